@@ -1,0 +1,1 @@
+"""The contracts of Gristmill: one module per record type. Imports nothing else of ours."""
