@@ -1,0 +1,151 @@
+"""Files on disk and in object stores, through Beam's filesystems: one set of names for local paths, gs:// and s3://."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+GLOB = re.compile(r"[*?\[]")
+_USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_SECRET = re.compile(
+    r"(?i)(?P<name>[\w.-]*(?:signature|credential|secret|token|password|passwd|api_?key|access_?key(?:_?id)?|\bsig)"
+    r"[\w.-]*['\"]?\s*[=:]\s*['\"]?)[^\s&'\",;]+"
+)
+_SECRET_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
+
+
+class FileError(OSError):
+    """A file or directory cannot be used; the message names it and holds no credentials."""
+
+
+def redact(text: str) -> str:
+    """Replace credentials in a text with '***': user info and signed parameters of URLs, secrets by name or by value.
+
+    Values of the usual secret environment variables are replaced wherever they stand.
+    """
+    for name in _SECRET_ENVIRONMENT:
+        value = os.environ.get(name, "")
+        if len(value) >= 8:
+            text = text.replace(value, "***")
+    text = _USER_INFO.sub(r"\g<scheme>***@", text)
+    return _SECRET.sub(r"\g<name>***", text)
+
+
+def is_remote(path: str) -> bool:
+    """Whether the path has a URL scheme such as gs:// or s3://."""
+    return FileSystems.get_scheme(path) is not None
+
+
+def is_local(path: str) -> bool:
+    """Whether the path is on a local disk."""
+    return not is_remote(path)
+
+
+def has_glob(path: str) -> bool:
+    """Whether the path holds a character that patterns give a meaning to."""
+    return GLOB.search(path) is not None
+
+
+def join(base: str, *parts: str) -> str:
+    """Join path components by the rules of the base's filesystem."""
+    if is_local(base):
+        return str(Path(base, *parts))
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def relative(path: str, root: str) -> str:
+    """Make a path relative to its root, with '/' on every system; bytes that are not UTF-8 become \\xNN.
+
+    Raises FileError where the path does not lie under the root.
+    """
+    if is_local(path):
+        inner = os.path.relpath(path, root).replace(os.sep, "/")
+    else:
+        prefix = root.rstrip("/") + "/"
+        inner = path[len(prefix) :] if path.startswith(prefix) else ".."
+    if inner == ".." or inner.startswith("../"):
+        raise FileError(f"{redact(path)} does not lie under {redact(root)}")
+    return inner.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def open_read(path: str) -> BinaryIO:
+    """Open a file for reading its raw bytes, whatever its suffix says. Raises FileError where it cannot be opened."""
+    try:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except (BeamIOError, OSError, ValueError) as error:
+        raise FileError(_message("cannot open", path, error)) from None
+
+
+def match(pattern: str) -> list[tuple[str, int]]:
+    """List the files that a pattern matches, as sorted (path, bytes); empty where none does.
+
+    '*' stops at '/', '**' does not. A pattern that names an existing file is that file, brackets included.
+    """
+    if is_local(pattern):
+        if Path(pattern).is_file():
+            return [_local_file(pattern)]
+        if not has_glob(pattern):
+            return []
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except (BeamIOError, OSError, ValueError) as error:
+        raise FileError(_message("cannot list", pattern, error)) from None
+    return sorted((entry.path, entry.size_in_bytes) for entry in found)
+
+
+def exists(path: str) -> bool:
+    """Whether a file exists, or, on a local disk, a directory."""
+    try:
+        return bool(FileSystems.exists(path))
+    except (BeamIOError, OSError, ValueError) as error:
+        raise FileError(_message("cannot look at", path, error)) from None
+
+
+def list_tree(directory: str) -> list[tuple[str, int]]:
+    """List all files below a directory or object prefix, at any depth, as sorted (path, bytes).
+
+    Links to directories are followed, except into a directory that is being listed already. Sockets, pipes and devices
+    are left out. Empty where the directory does not exist. Raises FileError for a link that leads nowhere.
+    """
+    if is_remote(directory):
+        return [entry for entry in match(directory.rstrip("/") + "/**") if not entry[0].endswith("/")]
+    found: list[tuple[str, int]] = []
+    if Path(directory).is_dir():
+        _walk(directory, (), found)
+    return sorted(found)
+
+
+def _walk(directory: str, above: tuple[str, ...], found: list[tuple[str, int]]) -> None:
+    here = os.path.realpath(directory)
+    if here in above:
+        return
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    _walk(entry.path, (*above, here), found)
+                elif entry.is_file():
+                    found.append((entry.path, entry.stat().st_size))
+                elif entry.is_symlink() and not Path(entry.path).exists():
+                    raise FileError(f"{entry.path} is a link to a file that does not exist")
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(_message("cannot list", directory, error)) from None
+
+
+def _local_file(path: str) -> tuple[str, int]:
+    info = Path(path).stat()
+    if not stat.S_ISREG(info.st_mode):
+        raise FileError(f"{path} is not a regular file")
+    return path, info.st_size
+
+
+def _message(what: str, path: str, error: Exception) -> str:
+    return redact(f"{what} {path}: {error}")

@@ -1,0 +1,115 @@
+"""What the readers share: their configuration, the file they read, the items they yield."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import xxhash
+
+MIB = 1 << 20
+
+
+class ReadError(ValueError):
+    """The inputs or the configuration cannot be right: the run must stop. The message names the file."""
+
+
+class CorruptFile(Exception):
+    """The bytes of a file cannot be read any further; `reason` is the ledger's code.
+
+    The message says what is wrong and holds neither content nor a path.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """How records are found and read.
+
+    text_field: the field or column that holds the text. id_field: the one that holds the record's own id or URL;
+    without it a record is known by its file, its content and the occurrence of that content.
+    max_record_bytes: a longer line, row or file is rejected. batch_bytes: about the bytes of a batch that is yielded.
+    task_bytes: small files are read together up to this size; with id_field, larger plain JSON Lines are cut to it.
+    delimiter: of CSV files (TSV files always use a tab). on_unknown: 'error' or 'skip' for suffixes no reader knows.
+    zstd_window_log: the largest zstd window accepted, 27 = 128 MiB as in the zstd tool; 31 reads `--long=31` files.
+    bomb_bytes, bomb_ratio: a compressed file that passes both, bytes out and bytes out per byte in, is given up.
+    """
+
+    text_field: str = "text"
+    id_field: str | None = None
+    max_record_bytes: int = 64 * MIB
+    batch_bytes: int = 2 * MIB
+    task_bytes: int = 64 * MIB
+    delimiter: str = ","
+    quotechar: str = '"'
+    on_unknown: str = "error"
+    zstd_window_log: int = 27
+    bomb_bytes: int = 8 << 30
+    bomb_ratio: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.text_field:
+            raise ReadError("text_field is empty; it names the field that holds the text")
+        if self.id_field == self.text_field:
+            raise ReadError(f"id_field and text_field are both {self.text_field!r}")
+        # A batch holds at most batch_bytes and one record more, and Arrow's string offsets end at 2 GiB.
+        for name in ("max_record_bytes", "batch_bytes"):
+            if not 0 < getattr(self, name) <= 512 * MIB:
+                raise ReadError(f"{name} is {getattr(self, name)}; it must lie between 1 and {512 * MIB}")
+        if self.task_bytes < 1:
+            raise ReadError(f"task_bytes is {self.task_bytes}; it must be at least 1")
+        for name in ("delimiter", "quotechar"):
+            if len(getattr(self, name)) != 1:
+                raise ReadError(f"{name} is {getattr(self, name)!r}; it must be one character")
+        if self.on_unknown not in ("error", "skip"):
+            raise ReadError(f"on_unknown is {self.on_unknown!r}; it must be 'error' or 'skip'")
+        if not 10 <= self.zstd_window_log <= 31:
+            raise ReadError(f"zstd_window_log is {self.zstd_window_log}; it must lie between 10 and 31")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file, or a byte range of one: the lines that begin at or after `start` and before `end` (None: to the end).
+
+    relative: the path below the source's root, with '/', which is all that records know of it.
+    size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain' or 'arrow'.
+    """
+
+    path: str
+    relative: str
+    size: int
+    format: str
+    start: int = 0
+    end: int | None = None
+
+
+class Document(NamedTuple):
+    """One record. key: its own id, where the configuration names one. metadata: canonical JSON of its other fields."""
+
+    text: str
+    key: str | None
+    metadata: bytes | None
+
+
+class Reject(NamedTuple):
+    """One record, or the rest of a file, that could not be read.
+
+    position: byte offset of the line (JSON Lines, of the decompressed text) or number of the row, from 0.
+    detail: for a person, never content. raw_hash: xxh3-128 of the record's bytes, where they were at hand.
+    """
+
+    position: int
+    reason: str
+    detail: str
+    raw_hash: bytes | None = None
+
+
+Item = Document | Reject
+
+
+def reject(position: int, reason: str, detail: str, raw: bytes) -> Reject:
+    """Make a Reject of a record whose bytes are at hand."""
+    return Reject(position, reason, detail, xxhash.xxh3_128_digest(raw))

@@ -1,0 +1,252 @@
+"""From what the user typed (files, patterns, directories) to a fixed list of tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.core import files
+from pipelines.readers import hf
+from pipelines.readers.base import InputFile, ReadConfig, ReadError
+from pipelines.readers.decompress import IN_BYTES, sniff, suffix_codec
+from pipelines.readers.lines import other_encoding
+from schemas import manifest
+
+FORMATS = {
+    "jsonl": (".jsonl", ".ndjson", ".jsonlines", ".json"),
+    "parquet": (".parquet", ".pq"),
+    "delimited": (".csv", ".tsv", ".tab"),
+    "plain": (".txt", ".text", ".md", ".markdown", ".rst"),
+    "arrow": (".arrow", ".feather"),
+}
+_SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
+_COMPRESSIBLE = ("jsonl", "delimited", "plain")
+_NOT_DATA = ("_meta", "_SUCCESS", "_temporary")
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """Files that are read together, in order; the unit of work of ingest."""
+
+    index: int
+    files: tuple[InputFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk that the task reads."""
+        return sum((file.size if file.end is None else file.end) - file.start for file in self.files)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of the inputs by relative path, and the paths that were passed over (only with on_unknown 'skip',
+    and README files beside data: dataset cards)."""
+
+    files: tuple[InputFile, ...]
+    skipped: tuple[str, ...]
+
+
+def discover(inputs: Sequence[str], config: ReadConfig) -> list[ReadTask]:
+    """Expand files, patterns and directories into tasks; see `find_files` and `plan` for the rules and errors."""
+    return plan(find_files(inputs, config).files, config)
+
+
+def file_format(path: str) -> str | None:
+    """Name the format that a path's suffix stands for, or None."""
+    name = path.lower()
+    compressed = suffix_codec(name) is not None
+    if compressed:
+        name = name[: name.rfind(".")]
+    dot = name.rfind(".")
+    found = _SUFFIXES.get(name[dot:]) if dot > max(name.rfind("/"), name.rfind(os.sep)) else None
+    return None if compressed and found not in _COMPRESSIBLE else found
+
+
+def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
+    """List the files of all inputs, sorted by relative path, whatever the order of inputs or of the file system.
+
+    A directory stands for all its files at any depth but hidden ones and `_meta`; a directory of `save_to_disk` or
+    of Gristmill for the data files that its own lists name. Relative paths begin at the directory, at the last folder
+    before a pattern's first wildcard, or at a file's own folder. Raises ReadError where an input matches nothing, a
+    file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or one relative path.
+    """
+    if not inputs:
+        raise ReadError("no input is given")
+    found: list[InputFile] = []
+    skipped: list[str] = []
+    for given in inputs:
+        root, listing, explicit = _expand(given)
+        chosen, passed_over = _choose(root, listing, explicit)
+        unknown = sorted(path for path, _ in chosen if file_format(path) is None)
+        if unknown and config.on_unknown == "error":
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise ReadError(
+                f"no reader for {', '.join(files.redact(path) for path in unknown[:3])}{more}; known suffixes: "
+                f"{' '.join(_SUFFIXES)} (text formats also .gz .zst .bz2 .xz); on_unknown: skip passes such files over"
+            )
+        skipped += [*passed_over, *unknown]
+        usable = [InputFile(p, files.relative(p, root), n, f) for p, n in chosen if (f := file_format(p)) is not None]
+        if not usable:
+            raise ReadError(f"{files.redact(given)} holds no file that a reader knows")
+        found += usable
+    found.sort(key=lambda file: (file.relative, file.path))
+    _refuse_repeats(found)
+    return Found(tuple(found), tuple(sorted(skipped)))
+
+
+def plan(found: Sequence[InputFile], config: ReadConfig) -> list[ReadTask]:
+    """Group files, in the order given, into tasks of at most config.task_bytes; a larger file is a task of its own.
+
+    Plain JSON Lines larger than that are cut into byte ranges where config.id_field is set. Without it records are
+    numbered by their occurrence in the file, so the file is read by one task.
+    """
+    tasks: list[ReadTask] = []
+    group: list[InputFile] = []
+    held = 0
+
+    def close() -> None:
+        if group:
+            tasks.append(ReadTask(len(tasks), tuple(group)))
+            group.clear()
+
+    for file in found:
+        if held + file.size > config.task_bytes:
+            close()
+            held = 0
+        if file.size > config.task_bytes and config.id_field is not None and _can_be_cut(file):
+            for start in range(0, file.size, config.task_bytes):
+                end = min(start + config.task_bytes, file.size)
+                tasks.append(ReadTask(len(tasks), (replace(file, start=start, end=end),)))
+            continue
+        group.append(file)
+        held += file.size
+    close()
+    return tasks
+
+
+def _can_be_cut(file: InputFile) -> bool:
+    if file.format != "jsonl" or suffix_codec(file.path) is not None:
+        return False
+    with files.open_read(file.path) as raw:
+        head = raw.read(IN_BYTES)
+    return sniff(head) is None and other_encoding(head) is None
+
+
+def _expand(given: str) -> tuple[str, list[tuple[str, int]], bool]:
+    """The root, the (path, bytes) found, and whether they were named one by one or by a pattern."""
+    listing = files.match(given) if given else []
+    if listing:
+        if len(listing) == 1 and listing[0][0] == given:
+            return _parent(given), listing, True
+        return _parent(given[: files.GLOB.search(given).start()]), listing, True  # type: ignore[union-attr]
+    if files.is_local(given) and Path(given).exists() and not Path(given).is_dir():
+        raise ReadError(f"{given} is not a regular file")
+    listing = [] if files.has_glob(given) and files.is_remote(given) else files.list_tree(given) if given else []
+    if not listing:
+        raise ReadError(f"no file matches {files.redact(given)!r}")
+    return given, listing, False
+
+
+def _parent(path: str) -> str:
+    head = path.rpartition("/")[0] if files.is_remote(path) or "/" in path else ""
+    return head or ("/" if path.startswith("/") else ".")
+
+
+def _choose(
+    root: str, listing: list[tuple[str, int]], explicit: bool
+) -> tuple[list[tuple[str, int]], list[str]]:  # fmt: skip
+    """The files of an input that are data, and the dataset cards among the rest."""
+    visible = listing if explicit else [entry for entry in listing if not _hidden(files.relative(entry[0], root))]
+    if explicit:
+        return visible, []
+    sizes = dict(listing)
+    claimed: dict[str, list[str]] = {}
+    for find in (_manifests, _dataset_dicts, _states):
+        for folder, paths in find(root, sizes):
+            if not any(_under(folder, outer) for outer in claimed):
+                claimed[folder] = paths
+    chosen = [entry for entry in visible if not any(_under(entry[0], folder) for folder in claimed)]
+    for folder, paths in sorted(claimed.items()):
+        for path in paths:
+            if path not in sizes:
+                raise ReadError(f"{files.redact(folder)} lists {files.redact(path)}, which does not exist")
+            chosen.append((path, sizes[path]))
+    if all(file_format(path) in ("plain", None) for path, _ in chosen):
+        return chosen, []
+    cards = {path for path, _ in chosen if _name(path).lower().startswith("readme.") and file_format(path) == "plain"}
+    return [entry for entry in chosen if entry[0] not in cards], sorted(cards)
+
+
+Claims = Iterator[tuple[str, list[str]]]
+
+
+def _manifests(root: str, sizes: dict[str, int]) -> Claims:
+    for folder, raw in _index_files(root, sizes, manifest.MANIFEST_PATH):
+        content = manifest.parse(raw, files.redact(files.join(folder, manifest.MANIFEST_PATH)))
+        wanted = [shard for shard in content.shards if shard.table == "documents"] or content.shards
+        yield folder, [files.join(folder, *shard.path.split("/")) for shard in wanted]
+
+
+def _dataset_dicts(root: str, sizes: dict[str, int]) -> Claims:
+    for folder, raw in _index_files(root, sizes, "dataset_dict.json"):
+        names = hf.splits(raw)
+        if names is None:
+            continue
+        states = {where: paths for where, paths in _states(root, sizes) if _under(where, folder)}
+        for name in names:
+            if files.join(folder, name) not in states:
+                raise ReadError(f"{files.redact(folder)} lists the split {name!r}, which has no state.json")
+        yield folder, [path for name in names for path in states[files.join(folder, name)]]
+
+
+def _states(root: str, sizes: dict[str, int]) -> Claims:
+    for folder, raw in _index_files(root, sizes, "state.json"):
+        names = hf.data_files(raw, files.redact(files.join(folder, "state.json")))
+        if names is not None:
+            yield folder, [files.join(folder, name) for name in names]
+
+
+def _index_files(root: str, sizes: dict[str, int], name: str) -> Iterator[tuple[str, bytes]]:
+    """The folder and content of every file of that name (it may hold '/')."""
+    for path in sorted(sizes):
+        below = files.relative(path, root)
+        if below == name or below.endswith("/" + name):
+            with files.open_read(path) as raw:
+                yield path[: len(path) - len(name)].rstrip("/\\") or root, raw.read()
+
+
+def _under(path: str, folder: str) -> bool:
+    return path == folder or path.startswith((folder.rstrip("/\\") + "/", folder.rstrip("/\\") + os.sep))
+
+
+def _name(path: str) -> str:
+    return path.replace(os.sep, "/").rpartition("/")[2]
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith(".") or part in _NOT_DATA for part in relative.split("/"))
+
+
+def _refuse_repeats(found: list[InputFile]) -> None:
+    for what, key in _REPEATS:
+        seen: dict[str, InputFile] = {}
+        for file in found:
+            first = seen.setdefault(key(file), file)
+            if first is not file:
+                raise ReadError(what.format(files.redact(first.path), files.redact(file.path), file.relative))
+
+
+def _absolute(path: str) -> str:
+    return path if files.is_remote(path) else os.path.normpath(Path(path).absolute())
+
+
+_REPEATS: tuple[tuple[str, Callable[[InputFile], str]], ...] = (
+    ("two inputs give the same file: {0}", lambda f: _absolute(f.path)),
+    (
+        "{0} and {1} are both {2!r} below their inputs, so their records could not be told apart; "
+        "give the folder that holds both, or read them as two sources",
+        lambda f: f.relative,
+    ),
+)

@@ -1,0 +1,47 @@
+"""Parquet, a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.core.files import open_read
+from pipelines.readers import arrow
+from pipelines.readers.base import MIB, InputFile, Item, ReadConfig, Reject
+
+MAX_ROWS = 65_536
+
+
+def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
+    """Yield the rows of a Parquet file; positions count rows from 0. Page checksums are verified where there are any.
+
+    A damaged file is one Reject 'unreadable_file'; a damaged row group is one Reject 'unreadable_rows' which says how
+    many rows it cost, and the next row group is read. Raises ReadError where a column that the configuration names is
+    missing or is no text; see `arrow.items` for the rest.
+    """
+    with open_read(file.path) as raw:
+        source = arrow.Source(raw)
+        try:
+            parquet = pq.ParquetFile(
+                pa.PythonFile(source, mode="r"), buffer_size=MIB, pre_buffer=False, page_checksum_verification=True
+            )
+            schema, groups = parquet.schema_arrow, parquet.metadata
+        except (pa.ArrowException, OSError) as error:
+            yield Reject(0, "unreadable_file", source.blame(error))
+            return
+        arrow.check_columns(schema, file, config)
+        position = 0
+        for i in range(groups.num_row_groups):
+            group = groups.row_group(i)
+            rows = min(max(1, group.num_rows * config.batch_bytes // max(1, group.total_byte_size)), MAX_ROWS)
+            done = 0
+            try:
+                for batch in parquet.iter_batches(rows, row_groups=[i], use_threads=False):
+                    yield from arrow.items(batch, position + done, config)
+                    done += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                lost = f"row group {i}, {group.num_rows - done} rows lost: {source.blame(error)}"
+                yield Reject(position + done, "unreadable_rows", lost)
+            position += group.num_rows
