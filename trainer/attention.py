@@ -1,0 +1,63 @@
+"""Attention within document segments: one function, two kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where documents begin and end in a batch of packed rows, on the device of the batch.
+
+    document: int32 [rows, length], the number of each slot's segment, unique in the batch; the padding that ends a row
+    is a segment too, so every slot sees at least itself and no softmax is empty. position: int64 [rows, length], from
+    0 within each segment. cu_seqlens: int32, starts of the segments in the flattened batch, then its end, repeated up
+    to a power of two and one so that few shapes exist. longest: slots in a row, the bound that a kernel may assume.
+    """
+
+    document: Tensor
+    position: Tensor
+    cu_seqlens: Tensor
+    longest: int
+
+    @staticmethod
+    def build(lens: np.ndarray, length: int, device: torch.device | str = "cpu") -> Segments:
+        """Lay out segments from their lengths: int [segments], row after row, each row adding up to `length`."""
+        ends = np.cumsum(lens)
+        document = np.repeat(np.arange(len(lens), dtype=np.int32), lens).reshape(-1, length)
+        position = (np.arange(int(ends[-1])) - np.repeat(ends - lens, lens)).reshape(-1, length)
+        entries = 1 << len(lens).bit_length()
+        cu_seqlens = np.full(entries + 1, ends[-1], np.int32)
+        cu_seqlens[: len(lens)] = ends - lens
+        parts = (torch.from_numpy(array).to(device, non_blocking=True) for array in (document, position, cu_seqlens))
+        return Segments(*parts, longest=length)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Same-document mask, bool [rows, 1, length, length]: made once for a batch, used by every layer."""
+        return (self.document[:, :, None] == self.document[:, None, :])[:, None]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+    """Attend within segments, scaled by 1/√head_size: float [rows, length, heads, head_size], as each argument.
+
+    On CUDA in half precision `torch.nn.attention.varlen` (flash attention; boundaries stay data); everywhere else SDPA
+    with the same-document mask, since varlen has no CPU or float32 kernel and FlexAttention no backward on CPU (torch
+    2.13). The two agree to rounding, not to the bit.
+    """
+    if query.is_cuda and query.dtype in HALF:
+        from torch.nn.attention.varlen import varlen_attn  # absent from CPU builds before torch 2.10
+
+        q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
+        cu, longest = segments.cu_seqlens, segments.longest
+        return varlen_attn(q, k, v, cu, cu, longest, longest).view(query.shape)
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=segments.mask).transpose(1, 2)
