@@ -1,7 +1,7 @@
 """Convert a SentencePiece model to the files that `transformers.AutoTokenizer.from_pretrained` loads, with equal ids.
 
-Equal for every text, with one exception: by default transformers turns a literal '[MASK]' (or another special token) in a
-text into the special id, as its users expect; with `split_special_tokens=True` it reads it as text, as our own encoding does.
+Equal for every text, with one exception: by default transformers turns a literal '[MASK]' (or another special token) in
+a text into the special id, as its users expect; with `split_special_tokens=True` it is text, as in our own encoding.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pipelines.text.sentencepiece import SPACE
 from schemas.packed import CLS_ID, SEP_ID, SPECIAL_TOKENS, UNK_ID
 
 # Score of bytes and special tokens in a unigram vocabulary: `tokenizers` matches them in text ("<0x0A>") as it does any
-# piece, SentencePiece never; so low, they lose against every other way to read those characters. A power of two stays exact.
+# piece, SentencePiece never; so low, they lose against every other way to read those characters. A power of 2.
 _NEVER = -float(1 << 20)
 
 
-def files(model: bytes, kind: str, max_length: int) -> dict[str, bytes]:
-    """Make tokenizer.json, tokenizer_config.json and special_tokens_map.json; kind is 'unigram' or 'bpe'."""
+def files(model: bytes, max_length: int) -> dict[str, bytes]:
+    """Make tokenizer.json, tokenizer_config.json and special_tokens_map.json of a serialised model."""
     pad, unk, cls, sep, mask = SPECIAL_TOKENS
     special = {"cls_token": cls, "mask_token": mask, "pad_token": pad, "sep_token": sep, "unk_token": unk}
     config = {
@@ -34,13 +34,13 @@ def files(model: bytes, kind: str, max_length: int) -> dict[str, bytes]:
         **special,
     }
     return {
-        "tokenizer.json": _json(tokenizer_json(model_proto.parse(model).pieces, kind)),
+        "tokenizer.json": _json(tokenizer_json(model_proto.parse(model))),
         "tokenizer_config.json": _json(config),
         "special_tokens_map.json": _json(special),
     }
 
 
-def tokenizer_json(pieces: Sequence[Piece], kind: str) -> dict[str, Any]:
+def tokenizer_json(model: model_proto.Model) -> dict[str, Any]:
     """The content of tokenizer.json."""
     cls, sep = SPECIAL_TOKENS[CLS_ID], SPECIAL_TOKENS[SEP_ID]
     return {
@@ -78,7 +78,7 @@ def tokenizer_json(pieces: Sequence[Piece], kind: str) -> dict[str, Any]:
                 {"type": "Fuse"},
             ],
         },
-        "model": _unigram(pieces) if kind == "unigram" else _bpe(pieces),
+        "model": _bpe(model.pieces) if model.is_bpe else _unigram(model.pieces),
     }
 
 

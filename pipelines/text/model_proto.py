@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _PIECES, _TRAINER_SPEC = 1, 2  # fields of ModelProto
-_TRAINER_VOCAB_SIZE = 4  # field of TrainerSpec
+_MODEL_TYPE, _TRAINER_VOCAB_SIZE = 3, 4  # fields of TrainerSpec
+_BPE = 2  # of TrainerSpec.ModelType; unigram, 1, is the default
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -32,6 +33,14 @@ class Model:
 
     pieces: tuple[Piece, ...]
     rest: bytes
+
+    @property
+    def is_bpe(self) -> bool:
+        """Whether the pieces are those of byte-pair encoding (else: of a unigram model)."""
+        specs = [
+            value for number, _, value in _fields(self.rest) if number == _TRAINER_SPEC and isinstance(value, bytes)
+        ]
+        return any(number == _MODEL_TYPE and value == _BPE for spec in specs for number, _, value in _fields(spec))
 
     def to_bytes(self) -> bytes:
         """Serialise: pieces first, as the protobuf compiler does, and the trainer's vocab_size set to their number."""

@@ -1,15 +1,16 @@
 """Train SentencePiece models, and encode Arrow arrays of texts with them.
 
 The texts are taken as `clean` left them: the model changes nothing but " " into "▁" and adds no space of its own, so
-decode(encode(text)) == text (but "▁" itself, U+2581, comes back as a space) and ids do not depend on what stands before.
-Kudo and Richardson, "SentencePiece", EMNLP 2018; unigram: Kudo, ACL 2018; BPE: Sennrich et al., ACL 2016.
+decode(encode(text)) == text (but "▁" itself, U+2581, comes back as a space) and ids do not depend on what stands
+before. Kudo and Richardson, "SentencePiece", EMNLP 2018; unigram: Kudo, ACL 2018; BPE: Sennrich et al., ACL 2016.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sentencepiece
 
-from pipelines.text import model_proto
+from pipelines.text import model_proto, spans
 from pipelines.text.model_proto import BYTE, NORMAL, Piece
 from pipelines.text.unicode import SCRIPTS, decode, tables, utf8
 from schemas.packed import SPECIAL_TOKENS, token_type
@@ -40,6 +41,12 @@ MAX_LINE = (
     4096  # characters of a training line; SentencePiece silently skips lines above its own limit, which is set higher
 )
 _UNTRAINABLE = "\t\n\u2581\u2585"  # separators, and SentencePiece's own marks for spaces and unknown characters
+_NAMED = (
+    "pad",
+    "unk",
+    "bos",
+    "eos",
+)  # what SentencePiece calls the first special tokens; the others are control symbols
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -47,16 +54,16 @@ _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 class TrainConfig:
     """How a vocabulary is learned.
 
-    model: 'unigram' or 'bpe'. vocab_size: upper bound, specials, bytes and white space included; a small corpus gives fewer.
-    split_digits: every digit a token. character_coverage: by script of pipelines.text.unicode (and 'default'), the share
-    of the script's characters in the sample that get a token; the others become bytes. max_alphabet: share of the
-    vocabulary that single characters may take; beyond it the rarest become bytes.
+    model: 'unigram' or 'bpe'. vocab_size: upper bound, specials, bytes and white space included; a small corpus gives
+    fewer. split_digits: every digit a token. character_coverage: by script (pipelines.text.unicode) or 'default', the
+    share of the script's characters in the sample that get a token; the others become bytes. max_alphabet: share of
+    the vocabulary that single characters may take; beyond it the rarest become bytes.
     """
 
     model: str = "unigram"
     vocab_size: int = 8192
     split_digits: bool = False
-    character_coverage: Mapping[str, float] = field(default_factory=lambda: {"default": 0.9999, "han": 0.9995})
+    character_coverage: dict[str, float] = field(default_factory=lambda: {"default": 0.9999, "han": 0.9995})
     max_alphabet: float = 0.5
 
     def __post_init__(self) -> None:
@@ -111,7 +118,7 @@ def _count_characters(data: np.ndarray, offsets: np.ndarray, counts: np.ndarray)
 
 
 def training_lines(texts: Iterable[str], letters: np.ndarray) -> Iterator[str]:
-    """Cut texts into the lines that the trainer sees: at white space other than " ", and at characters not in `letters`."""
+    """Cut texts into lines for the trainer: at white space other than " ", and at characters not in `letters`."""
     known = set(letters.tolist()) | {ord(" ")}
     table: dict[int, str] = {}
     for text in texts:
@@ -123,12 +130,13 @@ def training_lines(texts: Iterable[str], letters: np.ndarray) -> Iterator[str]:
 def train(texts: pa.Array, config: TrainConfig) -> bytes:
     """Train on texts, in their order, and return the model's bytes (a ModelProto without paths).
 
-    The same texts and configuration give the same bytes, on any number of cores. Raises ValueError where there is no text.
+    The same texts and configuration give the same bytes, on any number of cores. ValueError where there is no text.
     """
     letters = alphabet(texts, config)
     lines = training_lines((text.as_py() for text in texts if text.is_valid), letters)
     writer = io.BytesIO()
-    special = dict(zip(("pad", "unk", "bos", "eos"), SPECIAL_TOKENS, strict=False))
+    ids: dict[str, Any] = {f"{name}_id": number for number, name in enumerate(_NAMED)}
+    ids |= {f"{name}_piece": piece for name, piece in zip(_NAMED, SPECIAL_TOKENS, strict=False)}
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines,
@@ -146,10 +154,9 @@ def train(texts: pa.Array, config: TrainConfig) -> bytes:
             input_sentence_size=0,
             max_sentence_length=16 * MAX_LINE,
             num_threads=TRAINING_THREADS,
-            control_symbols=list(SPECIAL_TOKENS[len(special) :]),
-            **{f"{name}_piece": piece for name, piece in special.items()},
-            **{f"{name}_id": number for number, name in enumerate(special)},
+            control_symbols=list(SPECIAL_TOKENS[len(_NAMED) :]),
             minloglevel=2,
+            **ids,
         )
     except RuntimeError as error:
         if "sentences_.empty()" in str(error):
@@ -161,8 +168,8 @@ def train(texts: pa.Array, config: TrainConfig) -> bytes:
 def finish(model: model_proto.Model, kind: str) -> model_proto.Model:
     """Put unigram scores on SCORE_GRID, and add WHITESPACE_PIECES after the bytes.
 
-    In BPE a score is a rank: white space comes after all learned merges, and longer runs before shorter ones, so that a run
-    is read greedily.
+    In BPE a score is a rank: white space comes after all learned merges, and longer runs before shorter ones, so that a
+    run is read greedily.
     """
     first = 1 + max(i for i, piece in enumerate(model.pieces) if piece.type == BYTE)
     if kind == "unigram":
@@ -193,7 +200,8 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         self.model = model
-        self.pieces = model_proto.parse(model).pieces
+        parsed = model_proto.parse(model)
+        self.pieces, self._kind = parsed.pieces, "bpe" if parsed.is_bpe else "unigram"
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._dtype = np.dtype(token_type(len(self.pieces)).to_pandas_dtype())
         self.piece_bytes = np.array([_text_bytes(piece) for piece in self.pieces], np.uint8)
@@ -209,24 +217,37 @@ class Tokenizer:
     def encode(self, texts: pa.Array) -> Encoded:
         """Encode every text; literal '[MASK]' and the like in a text become ordinary tokens, never special ids.
 
-        `texts` must have gone through `plain_spaces`, so that tokens and bytes can be told together.
+        `texts` must have gone through `plain_spaces`, so that the tokens' bytes are the text's.
         """
         data, offsets = utf8(texts)
-        raw = data[offsets[0] : offsets[-1]].tobytes()
-        cuts, first = _segments(data, offsets, SEGMENT_BYTES, LONGEST_RUN)
-        edges = (cuts - offsets[0]).tolist()
-        segments = [raw[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        tokens = self._processor.encode(segments, return_type="numpy", num_threads=1) if segments else []
-        lengths = np.concatenate([[0], np.fromiter(map(len, tokens), np.int64, len(tokens))])
-        ids = np.concatenate([np.empty(0, np.int32), *tokens])
-        return Encoded(ids.astype(self._dtype), np.cumsum(lengths)[first])
+        if self._kind == "unigram":
+            edges, first = spans.segments(data, offsets, SEGMENT_BYTES, LONGEST_RUN)
+            ids, starts = self._encode_spans(data, edges[:-1], edges[1:])
+            return Encoded(ids, starts[first])
+        # SentencePiece's BPE costs 4 to 5 times its unigram in spaced scripts: each distinct word is encoded once.
+        edges, first = spans.words(data, offsets, LONGEST_RUN)
+        distinct, numbers = spans.unique(data, edges)
+        ids, starts = self._encode_spans(data, edges[distinct], edges[distinct + 1])
+        ends = np.zeros(len(edges), np.int64)
+        np.cumsum(np.diff(starts)[numbers], out=ends[1:])
+        return Encoded(spans.gather(ids, starts, numbers, int(ends[-1])), ends[first])
+
+    def _encode_spans(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encode data[starts[j]:ends[j]]: ids end to end, and where each span's begin (one more than spans)."""
+        base = int(starts[0]) if len(starts) else 0
+        raw = data[base : int(ends[-1]) if len(ends) else 0].tobytes()
+        pairs = zip((starts - base).tolist(), (ends - base).tolist(), strict=True)
+        tokens = self._processor.encode([raw[a:b] for a, b in pairs], return_type="numpy", num_threads=1)
+        offsets = np.zeros(len(tokens) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)), out=offsets[1:])
+        return np.concatenate([np.empty(0, np.int32), *tokens]).astype(self._dtype), offsets
 
     def decode(self, ids: np.ndarray) -> str:
         """Decode ids to text; special tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
         return self._processor.decode(ids.tolist())
 
     def byte_offsets(self, encoded: Encoded) -> np.ndarray:
-        """The byte at which each token begins, in the texts laid end to end, and the end of the last: int64, len(ids) + 1."""
+        """Where each token begins in the texts laid end to end, in bytes, and where the last ends: int64, len(ids) + 1."""
         out = np.zeros(len(encoded.ids) + 1, np.int64)
         np.cumsum(self.piece_bytes[encoded.ids], out=out[1:])
         return out
@@ -243,40 +264,3 @@ def _text_bytes(piece: Piece) -> int:
     if piece.type == NORMAL:
         return len(piece.text.replace(SPACE, " ").encode())
     return int(piece.type == BYTE)
-
-
-@numba.njit(nogil=True, cache=True)
-def _segments(data: np.ndarray, offsets: np.ndarray, limit: int, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut texts of more than `limit` bytes where no piece can cross: before a space, and on both sides of line ends.
-
-    Returns (edges, first): segment j is data[edges[j]:edges[j + 1]]; text i is segments first[i] to first[i + 1].
-    """
-    edges = [np.int64(offsets[0])]
-    first = np.zeros(len(offsets), np.int64)
-    for i in range(len(offsets) - 1):
-        at, end = offsets[i], offsets[i + 1]
-        while end - at > limit:
-            cut = at + limit
-            while cut > at and not _edge(data, cut):
-                cut -= 1
-            if cut == at:
-                cut = at + limit
-                last = min(end, at + longest)
-                while cut < last and not _edge(data, cut):
-                    cut += 1
-                while cut < end and data[cut] & 0xC0 == 0x80:
-                    cut -= 1
-            if cut >= end:
-                break
-            edges.append(np.int64(cut))
-            at = cut
-        if end > edges[-1]:
-            edges.append(np.int64(end))
-        first[i + 1] = len(edges) - 1
-    return np.array(edges), first
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _edge(data: np.ndarray, at: int) -> bool:
-    before, after = data[at - 1], data[at]
-    return (after == 0x20 and before != 0x20) or ((before == 0x0A) != (after == 0x0A))

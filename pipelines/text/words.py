@@ -1,4 +1,4 @@
-"""Where words begin, in any script: the marks that whole-word masking needs. Pure; over the UTF-8 of a whole Arrow array.
+"""Where words begin, in any script: the marks that whole-word masking needs. Over the UTF-8 of a whole Arrow array.
 
 Spaced scripts follow UAX 29 with these differences, made for masking: a space belongs to the word after it, a change of
 script begins a word, underscores and other punctuation stand alone, and only ' ’ (between letters) and . , (between
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -62,10 +63,10 @@ def word_starts(texts: pa.Array) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _open(code: int, entry: int) -> int:
+def _open(code: Any, entry: Any) -> int:
     """Say which run a base character that is not white space belongs to."""
     kind = entry & 15
-    if kind == _LETTER or kind == _DIGIT:
+    if kind in (_LETTER, _DIGIT):
         return _WORD
     if kind == _CHARACTER:
         script = entry >> 8
@@ -88,12 +89,12 @@ def _scan(
 ) -> tuple[int, int]:
     """Mark the starts of all words but those inside Han runs; copy the Han runs out, simplified and separated.
 
-    positions: for each character of `han`, its byte in `data`, or -1 for a separator. Returns (bytes, characters) of `han`.
+    positions: for each character of `han`, its byte in `data`, or -1 for a separator. Returns (bytes, characters).
     """
     size = characters = 0
     for i in range(len(offsets) - 1):
         at, end = offsets[i], offsets[i + 1]
-        state, script, previous, spaces = _NOTHING, 0, np.int64(-1), 0
+        state, script, previous, spaces = _NOTHING, np.int64(0), np.int64(-1), 0
         while at < end:
             code, width = decode(data, at, end)
             entry = np.int64(info[code])
@@ -108,7 +109,7 @@ def _scan(
                 at += width
                 continue
             spaces = 0
-            if (kind == _MARK or kind == _FORMAT) and previous >= 0 and state != _NOTHING:
+            if kind in (_MARK, _FORMAT) and previous >= 0 and state != _NOTHING:
                 at += width  # part of the character before it
                 continue
             run = _open(code, entry)
@@ -136,15 +137,16 @@ def _scan(
                 starts[at] = kind == _LETTER and script > 0 and entry >> 8 > 0 and entry >> 8 != script
             elif run == _ALONE and state == _ALONE:
                 starts[at] = code != previous or kind == _CHARACTER
-            elif (run == _KATAKANA or code == 0x30FC) and (state == _KATAKANA or state == _HIRAGANA):
+            elif (run == _KATAKANA or code == 0x30FC) and state in (_KATAKANA, _HIRAGANA):
                 starts[at] = state == _HIRAGANA and code != 0x30FC  # ー prolongs either
-                run = state if code == 0x30FC else run
+                if code == 0x30FC:
+                    run = state
             else:
                 starts[at] = run != state
             if run == _WORD and kind == _LETTER and entry >> 8 > 0:
                 script = entry >> 8
             elif run != _WORD:
-                script = 0
+                script = np.int64(0)
             if (
                 run == _ALONE
                 and state == _WORD
@@ -160,7 +162,7 @@ def _scan(
 
 
 @numba.njit(nogil=True, cache=True)
-def _joins(data: np.ndarray, at: int, end: int, code: int, previous: int, width: int, info: np.ndarray) -> bool:
+def _joins(data: np.ndarray, at: int, end: int, code: Any, previous: Any, width: Any, info: np.ndarray) -> bool:
     """Say whether a punctuation mark joins what stands on both sides: don't, l’eau, 3.14, 1,000."""
     letters = code == 0x27 or code == 0x2019
     if not letters and code != 0x2E and code != 0x2C:
