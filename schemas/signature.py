@@ -14,6 +14,7 @@ def signature_record(num_perm: int) -> Record:
         (
             field("id", ID, "id of the document"),
             field("source", pa.string(), "name of the corpus that the record came from"),
+            field("locator", pa.string(), "the document's locator"),
             field("content_hash", ID, "the document's content_hash"),
             field("length", pa.uint32(), "characters of the text"),
             field("date", pa.int64(), "seconds since 1970 from the configured date field", nullable=True),

@@ -92,6 +92,8 @@ def match(pattern: str) -> list[tuple[str, int]]:
             return [_local_file(pattern)]
         if not has_glob(pattern):
             return []
+        if not GLOB.split(pattern)[0].rpartition("/")[1]:
+            pattern = "./" + pattern  # Beam lists the folder before the first wildcard, and '' is none
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except (BeamIOError, OSError, ValueError) as error:

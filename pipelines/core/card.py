@@ -1,0 +1,59 @@
+"""The files that make a dataset directory open in Hugging Face `datasets` without our code.
+
+`load_from_disk` wants dataset_dict.json at the root and state.json + dataset_info.json in each split; `load_dataset` wants a
+README.md with explicit globs (without them it guesses, and drops splits whose names it does not know).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from pipelines.core import files
+from pipelines.core.shards import write_bytes
+from pipelines.core.summary import books_table, size_lines
+from schemas.manifest import Books, Manifest, Shard
+
+
+def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[Shard], card: str) -> list[str]:
+    """Write README.md, dataset_dict.json and each split's state; returns their paths relative to `root`."""
+    contents = {"README.md": card.encode(), "dataset_dict.json": _json({"splits": list(splits)})}
+    for split in splits:
+        own = sorted(shard for shard in shards if shard.table == split)
+        fingerprint = "".join(shard.sha256[:4] for shard in own)[:16].ljust(16, "0")
+        state = {
+            "_data_files": [{"filename": shard.path.rsplit("/", 1)[1]} for shard in own],
+            "_fingerprint": fingerprint,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        }
+        contents[f"{split}/state.json"] = _json(state)
+        contents[f"{split}/dataset_info.json"] = _json({})
+    for path, data in contents.items():
+        write_bytes(files.join(root, path), data)
+    return sorted(contents)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def card(title: str, splits: Sequence[str], shards: Sequence[Shard], books: Mapping[str, Books], text: str) -> str:
+    """Make the dataset card: YAML with explicit globs per split, what the rows are, and the books."""
+    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
+    for split in splits:
+        lines += [f"  - split: {split}", f"    path: {split}/*.arrow"]
+    lines += ["---", "", f"# {title}", "", text.strip(), "", "## Splits", "", "```"]
+    lines += size_lines(Manifest("", {}, {}, [], list(shards), {}))
+    lines += ["```", "", "## Books", "", "in = kept + removed + rejected, for each source:", "", "```"]
+    lines += [
+        books_table(dict(books)),
+        "```",
+        "",
+        "The ledger (`ledger/*.arrow`) holds one row for each removed record.",
+        "",
+    ]
+    return "\n".join(lines)

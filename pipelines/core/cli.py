@@ -1,0 +1,133 @@
+"""The command line that all stages share, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.core import files
+from pipelines.core.config import describe, load
+from pipelines.core.output import OutputError
+from pipelines.core.runners import MODES, RUNNERS, RunOptions, check_beam_args, configure_filesystems
+from pipelines.core.stage import BooksError
+
+# Errors that a person can mend: their message says what to do, a traceback would only hide it.
+EXPECTED = (ValueError, OSError, OutputError, BooksError)
+
+
+@dataclass(frozen=True)
+class StageCommand:
+    """The command line of one stage.
+
+    name: of the stage and of its section in params.yaml. description: shown by --help. config: its dataclass.
+    mode: how local workers run unless --mode says otherwise (measured; see docs/runners.md).
+    """
+
+    name: str
+    description: str
+    config: Any
+    mode: str = "threads"
+    materialize: bool = False
+    add_arguments: Callable[[argparse.ArgumentParser], object] | None = None
+
+    def parser(self) -> argparse.ArgumentParser:
+        """Make the stage's argument parser."""
+        keys = "\n".join(describe(self.config))
+        parser = argparse.ArgumentParser(
+            prog=f"gristmill {self.name}",
+            description=textwrap.dedent(self.description).strip(),
+            epilog=f"keys for --set, with their defaults (section {self.name!r} of the configuration):\n{keys}\n\n"
+            "Options of Beam and its runners (--project, --temp_location, …) may follow.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.add_argument("--input", action="append", required=True, metavar="DIR_OR_GLOB", help="repeatable")
+        parser.add_argument("--output", required=True, metavar="DIR", help="dataset directory to write or replace")
+        parser.add_argument("--config", metavar="params.yaml", help=f"YAML file with a section {self.name!r}")
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable"
+        )
+        parser.add_argument("--runner", default="local", choices=RUNNERS, help="where to run (default: %(default)s)")
+        parser.add_argument("--workers", type=_count, default=0, metavar="N", help="local workers (default: all cores)")
+        parser.add_argument(
+            "--mode", default=self.mode, choices=sorted(MODES), help="of local workers (default: %(default)s)"
+        )
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and Beam's log")
+        if self.materialize:
+            parser.add_argument(
+                "--materialize", action="store_true", help="also write the surviving records, as surviving/"
+            )
+        if self.add_arguments is not None:
+            self.add_arguments(parser)
+        return parser
+
+    def main(self, argv: Sequence[str] | None, body: Callable[[argparse.Namespace, Any, RunOptions], None]) -> int:
+        """Parse the command line, run `body(args, config, options)`, and return the exit code.
+
+        0: done. 1: the run failed, with one clear line on standard error. 2: the command line is wrong.
+        """
+        args, beam_args = self.parser().parse_known_args(argv)
+        return guarded(self.name, lambda: self._run(args, tuple(beam_args), body), debug=args.debug)
+
+    def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
+        check_beam_args(beam_args)
+        config = load(self.config, self.name, args.config, args.set)
+        options = RunOptions(args.runner, args.workers, args.mode, beam_args)
+        configure_filesystems(beam_args)
+        body(args, config, options)
+
+
+def _count(raw: str) -> int:
+    value = int(raw)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 (all cores) or more")
+    return value
+
+
+def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
+    """Run `body`; turn an error into one line on standard error and an exit code."""
+    quiet(debug)
+    try:
+        body()
+    except KeyboardInterrupt:
+        print(f"gristmill {name}: interrupted; the output directory is as it was", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"gristmill {name}: error: {files.redact(root_cause(error))}", file=sys.stderr)
+        if not debug and not isinstance(error, EXPECTED):
+            print("  (run again with --debug for the whole traceback)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def root_cause(error: BaseException) -> str:
+    """Find the sentence that says what went wrong inside an error that Beam wrapped."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:  # from a worker process, as text
+        found = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.*)$", text, re.MULTILINE)
+        if found:
+            text = f"{found[-1][1]}" if found[-1][1] else found[-1][0]
+    text = re.sub(r" ?\[while running '[^']*'\]", "", text).strip()
+    text = re.sub(r"\s+", " ", text)
+    return text or type(error).__name__
+
+
+def quiet(debug: bool) -> None:
+    """Keep libraries' threads to ours, and Beam's log to warnings that matter."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # workers are the parallelism; native pools on top would fight
+    if not debug:
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="apache_beam")

@@ -1,0 +1,119 @@
+"""Read stage configurations: frozen dataclasses, filled strictly from params.yaml and from --set key=value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration names an unknown key or holds a value of the wrong kind."""
+
+
+def load(kind: type[T], section: str, path: str | Path | None = None, settings: Sequence[str] = ()) -> T:
+    """Fill the dataclass `kind` from a section of a YAML file, then from `key=value` settings.
+
+    Nested dataclasses are nested mappings; in settings their keys are joined by dots. An unknown key, a value of the
+    wrong type, or a section that is missing although a file was named raises ConfigError naming the key.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _section(Path(path), section)
+    for setting in settings:
+        key, equals, raw = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected key=value")
+        _assign(values, key.strip().split("."), yaml.safe_load(raw), setting)
+    return parse(kind, values, f"section {section!r} of {path}" if path else f"settings of {section}")
+
+
+def _section(path: Path, section: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, Mapping) or not isinstance(data.get(section, {}), Mapping):
+        raise ConfigError(f"{path}: section {section!r} must be a mapping of keys to values")
+    return _copy(data.get(section, {}))
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, setting: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {setting}: {key} is a value, it has no keys of its own")
+    values[keys[-1]] = value
+
+
+def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Fill the dataclass `kind` from a mapping, strictly."""
+    try:
+        return _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "unexpected_keyword_argument":
+                lines.append(f"unknown key {key!r}; known keys: {', '.join(known_keys(kind))}")
+            else:
+                lines.append(f"{key or 'value'}: {problem['msg']}")
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    for nested in _dataclasses(kind):
+        if "__pydantic_config__" not in vars(nested):
+            nested.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return TypeAdapter(kind)
+
+
+def _dataclasses(kind: Any) -> list[Any]:
+    found = [kind]
+    for field in dataclasses.fields(kind):
+        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        if dataclasses.is_dataclass(default):
+            found += _dataclasses(type(default))
+    return found
+
+
+def known_keys(kind: Any, prefix: str = "") -> list[str]:
+    """List the dotted keys that a configuration dataclass accepts."""
+    keys = []
+    for field in dataclasses.fields(kind):
+        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        if dataclasses.is_dataclass(default):
+            keys += known_keys(type(default), f"{prefix}{field.name}.")
+        else:
+            keys.append(f"{prefix}{field.name}")
+    return keys
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Make the plain mapping of a configuration, for the manifest and for messages."""
+    return dataclasses.asdict(config)
+
+
+def describe(kind: Any, prefix: str = "") -> list[str]:
+    """List `key = default` lines of a configuration, for --help."""
+    lines = []
+    for field in dataclasses.fields(kind):
+        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        if dataclasses.is_dataclass(default):
+            lines += describe(type(default), f"{prefix}{field.name}.")
+        else:
+            note = field.metadata.get("doc", "")
+            lines.append(f"  {prefix}{field.name} = {default!r}" + (f"  {note}" if note else ""))
+    return lines

@@ -1,0 +1,105 @@
+"""The sealed stream: an Arrow IPC stream that is also readable as an IPC file.
+
+The bytes are a valid IPC stream (schema, record batches, end-of-stream marker) followed by an IPC-file footer whose
+blocks point into the stream. Stream readers stop at the end-of-stream marker; file readers look only at the tail.
+It is append-only, so it can be written to object stores. Dictionary-encoded columns are not possible: the footer would
+need dictionary blocks.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pyarrow as pa
+
+EOS = b"\xff\xff\xff\xff\0\0\0\0"
+MAGIC = b"ARROW1"
+_RECORD_BATCHES_SLOT = 3  # Footer.recordBatches in Arrow's File.fbs
+
+
+def _table_field(buffer: bytes | bytearray, table: int, slot: int) -> int:
+    """Find the position of a flatbuffer table's field."""
+    vtable = table - struct.unpack_from("<i", buffer, table)[0]
+    return table + struct.unpack_from("<H", buffer, vtable + 4 + 2 * slot)[0]
+
+
+def footer(schema: pa.Schema, blocks: list[tuple[int, int, int]]) -> bytes:
+    """Make the Footer flatbuffer of an IPC file with these (offset, metadata length, body length) blocks.
+
+    Arrow itself writes a file of as many empty batches; its footer is taken and its blocks are replaced.
+    """
+    sink = pa.BufferOutputStream()
+    empty = pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
+    with pa.ipc.new_file(sink, schema) as writer:
+        for _ in blocks:
+            writer.write_batch(empty)
+    raw = sink.getvalue().to_pybytes()
+    length = struct.unpack("<i", raw[-10:-6])[0]
+    result = bytearray(raw[-10 - length : -10])
+    if blocks:
+        root = struct.unpack_from("<I", result, 0)[0]
+        vector = _table_field(result, root, _RECORD_BATCHES_SLOT)
+        vector += struct.unpack_from("<I", result, vector)[0]
+        if struct.unpack_from("<I", result, vector)[0] != len(blocks):
+            raise RuntimeError("this pyarrow lays out the IPC footer in a way that the sealed stream does not know")
+        for i, (offset, metadata, body) in enumerate(blocks):
+            struct.pack_into("<qi4xq", result, vector + 4 + 24 * i, offset, metadata, body)
+    return bytes(result)
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Raise TypeError for column types that a sealed stream or one of its readers cannot hold."""
+    for field in schema:
+        kind = field.type
+        bad = (
+            pa.types.is_dictionary(kind)
+            or pa.types.is_float16(kind)
+            or pa.types.is_list_view(kind)
+            or pa.types.is_large_list_view(kind)
+        )
+        if bad:
+            raise TypeError(f"column {field.name!r}: {kind} columns cannot be written to a shard")
+
+
+class SealedStream:
+    """Append record batches to a sink as a sealed stream.
+
+    sink: called with every piece of bytes, in order. compression: None, or 'zstd' or 'lz4' for the buffers of
+    intermediate shards (a compressed shard cannot be read without copying).
+    """
+
+    def __init__(self, sink: Callable[[bytes], object], schema: pa.Schema, compression: str | None = None) -> None:
+        check_schema(schema)
+        self._sink, self._schema, self._position = sink, schema, 0
+        self._blocks: list[tuple[int, int, int]] = []
+        self._options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+        self._put(schema.serialize())
+
+    def _put(self, data: pa.Buffer | bytes) -> None:
+        self._sink(data if isinstance(data, bytes) else memoryview(data))  # type: ignore[arg-type]
+        self._position += len(data)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one batch of exactly the stream's schema."""
+        if self._options.compression is None:
+            message = batch.serialize()
+        else:
+            message = self._compressed(batch)
+        metadata = 8 + struct.unpack_from("<Ii", message)[1]
+        self._blocks.append((self._position, metadata, len(message) - metadata))
+        self._put(message)
+
+    def _compressed(self, batch: pa.RecordBatch) -> pa.Buffer:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._schema, options=self._options) as writer:
+            writer.write_batch(batch)
+        raw = sink.getvalue()
+        return raw.slice(self._schema.serialize().size, raw.size - self._schema.serialize().size - len(EOS))
+
+    def close(self) -> int:
+        """Append the end-of-stream marker and the footer; returns the number of bytes written."""
+        self._put(EOS)
+        tail = footer(self._schema, self._blocks)
+        self._put(tail + struct.pack("<i", len(tail)) + MAGIC)
+        return self._position

@@ -1,0 +1,207 @@
+"""Run a stage: pipelines that report the shards they wrote, books that must balance, one commit at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.core import coders, files, ledger, progress
+from pipelines.core.config import to_dict
+from pipelines.core.dataset import LEDGER_TABLE, Dataset
+from pipelines.core.output import Output
+from pipelines.core.runners import RunOptions, run
+from pipelines.core.shards import write_bytes
+from schemas.manifest import Books, Manifest, Shard
+
+_REPORTS = "_meta/reports"
+# Libraries whose version can change bytes of an output.
+_VERSIONED = ("gristmill", "pyarrow", "numpy", "ftfy", "orjson", "sentencepiece", "rjieba")
+
+
+class BooksError(RuntimeError):
+    """Records are not accounted for, or too many of them were rejected."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one task of a pipeline did: the shards it wrote, its books, and small facts for the driver."""
+
+    key: str
+    shards: tuple[Shard, ...] = ()
+    books: Mapping[str, Books] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The report as canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, raw: str) -> Report:
+        """Read what `to_json` wrote."""
+        data = json.loads(raw)
+        shards = tuple(Shard(**shard) for shard in data["shards"])
+        books = {source: Books(**one) for source, one in data["books"].items()}
+        return cls(data["key"], shards, books, data["facts"])
+
+
+def _to_pair(report: Report) -> tuple[int, str]:
+    return 0, report.to_json()
+
+
+def _write_reports(pair: tuple[int, Iterable[str]], path: str) -> str:
+    reports = sorted(set(pair[1]))
+    write_bytes(path, json.dumps(reports).encode())
+    return path
+
+
+@dataclass
+class CollectReports(beam.PTransform):
+    """Write all reports of a pipeline as one file: the pipeline's single final node."""
+
+    path: str
+
+    def expand(self, reports: beam.PCollection) -> beam.PCollection:
+        """Gather the reports under one key and write them, sorted."""
+        return (
+            reports
+            | "ToPair" >> beam.Map(_to_pair).with_output_types(tuple[int, str])
+            | "Gather" >> beam.GroupByKey()
+            | "WriteReports" >> beam.Map(_write_reports, path=self.path).with_output_types(str)
+        )
+
+
+class StageRun:
+    """One run of a stage, from the claim of the output directory to the commit."""
+
+    def __init__(self, stage: str, output: Output, config: Any, options: RunOptions) -> None:
+        self.stage, self.output, self.config, self.options = stage, output, config, options
+        self.started = time.monotonic()
+        self.manifest: Manifest | None = None
+
+    @property
+    def root(self) -> str:
+        """Where the tasks write their shards."""
+        return self.output.root
+
+    def scratch(self, name: str) -> str:
+        """A path for intermediate files of this run; the commit sweeps it."""
+        return files.join(self.root, f"_scratch/{name}")
+
+    def pipeline(self, label: str, build: Callable[[beam.Pipeline], beam.PCollection], total: int = 0) -> list[Report]:
+        """Run one pipeline whose result is a collection of reports; returns them sorted by key.
+
+        total: bytes that its tasks will say they did, for the progress line.
+        """
+        coders.register()
+        path = files.join(self.root, f"{_REPORTS}/{label}.json")
+
+        def whole(pipeline: beam.Pipeline) -> None:
+            _ = build(pipeline) | "Reports" >> CollectReports(path)
+
+        with progress.shown(f"{self.stage} {label}", total, Path(f".gristmill-{self.stage}.part").absolute()):
+            run(whole, self.options)
+        if not files.exists(path):
+            return []  # no task, no report
+        with files.open_read(path) as source:
+            reports = [Report.from_json(raw) for raw in json.loads(source.read())]
+        return sorted(reports, key=lambda report: report.key)
+
+    def commit(
+        self,
+        reports: Sequence[Report],
+        *,
+        inputs: Sequence[Dataset] = (),
+        kept_tables: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        shards: Sequence[Shard] = (),
+        books: Mapping[str, Books] | None = None,
+    ) -> Manifest:
+        """Check the books and make the output visible.
+
+        kept_tables: tables that together hold exactly the kept records. books: totals, where they are not the sum of the reports'.
+        """
+        all_shards = [shard for report in reports for shard in report.shards] + list(shards)
+        totals = dict(books) if books is not None else ledger.add(report.books for report in reports)
+        check_books(totals, all_shards, kept_tables, inputs[:1])
+        manifest = Manifest(
+            stage=self.stage,
+            config=to_dict(self.config),
+            versions=_versions(),
+            inputs=[sha256 for dataset in inputs for sha256 in dataset.sha256s],
+            shards=sorted(all_shards),
+            books=totals,
+            facts=dict(facts or {}),
+        )
+        self.output.commit(manifest)
+        self.manifest = manifest
+        return manifest
+
+
+def check_books(
+    books: Mapping[str, Books], shards: Sequence[Shard], kept_tables: Sequence[str], inputs: Sequence[Dataset]
+) -> None:
+    """Raise BooksError where in ≠ kept + removed + rejected, or where rows written say otherwise.
+
+    Checked per source: the balance, and records in against those that the input kept. Over all sources: rows of the
+    ledger, and rows of each table that holds the kept records.
+    """
+    for source, one in books.items():
+        if one.balance() or one.kept < 0:
+            raise BooksError(f"source {source!r}: {one.records_in} records in, but {one} does not add up to that")
+    for dataset in inputs:
+        for source, before in dataset.books.items():
+            found = books[source].records_in if source in books else 0
+            if found != before.kept + before.repeated:
+                raise BooksError(
+                    f"source {source!r}: the input kept {before.kept + before.repeated} records, this stage saw {found}"
+                )
+    gone = sum(sum(one.removed.values()) + sum(one.rejected.values()) for one in books.values())
+    written = sum(shard.rows for shard in shards if shard.table == LEDGER_TABLE)
+    if written != gone:
+        raise BooksError(f"the ledger holds {written} rows, the books count {gone} removed and rejected records")
+    kept = sum(one.kept + one.repeated for one in books.values())
+    rows = sum(shard.rows for shard in shards if shard.table in kept_tables)
+    if kept_tables and rows != kept:
+        raise BooksError(f"{', '.join(kept_tables)} hold {rows} rows, the books count {kept} kept records")
+
+
+def check_rejected(books: Mapping[str, Books], ceiling: float, floor: int) -> None:
+    """Raise BooksError where a source's dead letters are more than `floor` and more than the share `ceiling`."""
+    for source, one in books.items():
+        rejected = sum(one.rejected.values())
+        if rejected > floor and rejected > ceiling * one.records_in:
+            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in one.rejected.items())
+            raise BooksError(
+                f"source {source!r}: {rejected:,} of {one.records_in:,} records could not be read ({reasons}), more than "
+                f"the ceiling of {ceiling:.1%}; mend the input, or raise max_rejected"
+            )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@contextmanager
+def begin(stage: str, output: str, config: Any, options: RunOptions) -> Iterator[StageRun]:
+    """Claim an output directory for a run of `stage`; what was written is dropped where the body fails."""
+    claimed = Output(output)
+    stage_run = StageRun(stage, claimed, config, options)
+    try:
+        yield stage_run
+    except BaseException:
+        claimed.abort()
+        raise

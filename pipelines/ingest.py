@@ -1,0 +1,256 @@
+"""Read raw files into document shards: ids, content hashes, metadata; what cannot be read becomes a ledger row.
+
+python -m pipelines.ingest --input 'raw/*.jsonl.zst' --source wiki --id-field id --output data/ingest/wiki
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from pipelines.core import files, ledger, progress
+from pipelines.core.cli import StageCommand
+from pipelines.core.config import ConfigError
+from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, shard_path
+from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
+from pipelines.core.identity import id_bytes, record_id
+from pipelines.core.rolling import RollingWriter
+from pipelines.core.runners import RunOptions
+from pipelines.core.shards import read_batches, read_table, write_shard
+from pipelines.core.stage import Report, StageRun, begin, check_rejected
+from pipelines.core.summary import print_summary
+from pipelines.readers.base import ReadConfig
+from pipelines.readers.discover import ReadTask, find_files, plan
+from pipelines.readers.documents import read_task
+from schemas.document import DOCUMENT, ID
+from schemas.ledger import LEDGER, REJECTED
+from schemas.manifest import Books
+
+STAGE = "ingest"
+DUPLICATE_ID = "duplicate_id"
+_POSITION_SCHEMA = pa.schema(
+    [
+        pa.field("id", ID, False),
+        pa.field("task", pa.uint32(), False),
+        pa.field("part", pa.uint32(), False),
+        pa.field("row", pa.uint32(), False),
+    ]
+)
+_RANGE_BYTES = 64 << 20  # of ids in one group of the shuffle
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """How raw files become shards.
+
+    shard_bytes: text bytes at which a shard ends. max_rejected: share of a source's records that may be dead letters before
+    the run fails; rejected_floor: so many may be, whatever their share.
+    """
+
+    read: ReadConfig = field(default_factory=ReadConfig)
+    shard_bytes: int = 64 << 20
+    max_rejected: float = 0.05
+    rejected_floor: int = 100
+    compression: str | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is read: the name of the source, and a prefix of shard names made from it."""
+
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.source.strip() or "\0" in self.source:
+            raise ConfigError("--source must be a name that is not empty")
+
+    def prefix(self, task: int) -> str:
+        """Prefix of the shards of a task: NAME-00007; a name that is no plain word is followed by its hash."""
+        plain = re.sub(r"[^A-Za-z0-9_]+", "_", self.source)
+        if plain != self.source:
+            plain += "_" + record_id(self.source, "")[:4].hex()
+        return f"{plain}-{task:05d}"
+
+
+# --- read: files → documents, ledger ----------------------------------------------------------------------------------
+
+
+def ingest_task(task: ReadTask, corpus: Corpus, root: str, config: IngestConfig, ranges: int) -> Iterator[Keyed]:
+    """Write the shards of one task; yield a report per shard, and the ids by hash range where they can repeat."""
+    tables = {DOCUMENTS: DOCUMENT.schema, LEDGER_TABLE: LEDGER.schema}
+    books: dict[str, list[dict[str, Books]]] = {}
+    with RollingWriter(root, corpus.prefix(task.index), tables, config.shard_bytes, config.compression) as writer:
+        for documents, dead in read_task(task, corpus.source, config.read):
+            writer.write({DOCUMENTS: documents, LEDGER_TABLE: dead})
+            start = writer.rows - len(documents)
+            counts = {corpus.source: len(documents) + len(dead)}
+            books.setdefault(writer.key, []).append(ledger.count(counts, [dead]))
+            if ranges and len(documents):
+                yield from _positions(documents.column("id"), task.index, writer.part, start, ranges)
+            progress.advance(len(documents), documents.column("text").nbytes)
+    for key, shards in writer.done:
+        yield report_element(Report(key, shards, ledger.add(books.get(key, []))))
+
+
+def _positions(ids: pa.Array, task: int, part: int, start: int, ranges: int) -> Iterator[Keyed]:
+    rows = len(ids)
+    columns = [
+        ids,
+        pa.array(np.full(rows, task, np.uint32)),
+        pa.array(np.full(rows, part, np.uint32)),
+        pa.array(np.arange(start, start + rows, dtype=np.uint32)),
+    ]
+    batch = pa.RecordBatch.from_arrays(columns, schema=_POSITION_SCHEMA)
+    number = id_bytes(ids)[:, 0].astype(np.int64) * ranges >> 8
+    for one in np.unique(number):
+        yield batch_element(f"ids/{one:03d}", batch.filter(pa.array(number == one)) if ranges > 1 else batch)
+
+
+def find_repeats(key: str, batches: Sequence[pa.RecordBatch], scratch: str) -> Report:
+    """Find the ids of one hash range that occur more than once; write where all but the first of them stand."""
+    rows = pa.Table.from_batches(batches).combine_chunks()
+    words = np.ascontiguousarray(id_bytes(rows["id"])).view(">u8").reshape(-1, 2)
+    place = [rows[name].to_numpy() for name in ("row", "part", "task")]
+    order = np.lexsort([*place, words[:, 1], words[:, 0]])
+    again = np.flatnonzero((words[order][1:] == words[order][:-1]).all(axis=1)) + 1
+    if not len(again):
+        return Report(key)
+    path = f"{key.replace('/', '-')}.arrow"
+    write_shard(scratch, path, _POSITION_SCHEMA, rows.take(pa.array(order[again])).to_batches())
+    return Report(key, facts={"repeats": path})
+
+
+def build(
+    pipeline: beam.Pipeline, tasks: Sequence[ReadTask], corpus: Corpus, root: str, scratch: str, config: IngestConfig
+) -> beam.PCollection:
+    """Build the reading pipeline; results are reports."""
+    size = sum(task.size for task in tasks)
+    # Records without an id of their own are told apart by their content and occurrence: those cannot repeat.
+    ranges = 0 if config.read.id_field is None else min(256, 1 + size // 16 // _RANGE_BYTES)
+    return (
+        pipeline
+        | "Tasks" >> beam.Create(list(tasks))
+        | "Read" >> beam.FlatMap(ingest_task, corpus, root, config, ranges).with_output_types(Keyed)
+        | "Repeats" >> GroupBatches(find_repeats, (scratch,))
+    )
+
+
+# --- repeated ids -----------------------------------------------------------------------------------------------------
+
+
+def drop_repeats(item: tuple[str, tuple[int, ...]], root: str, config: IngestConfig) -> Report:
+    """Write one shard again, as KEY-u, without the rows whose id an earlier record has; they go to its ledger."""
+    key, rows = item
+    new = f"{key}-u"
+    documents = read_table(files.join(root, shard_path(DOCUMENTS, key)))
+    gone = np.zeros(len(documents), bool)
+    gone[list(rows)] = True
+    repeats = documents.filter(pa.array(gone)).combine_chunks()
+    named = zip(repeats["path"].to_pylist(), repeats["locator"].to_pylist(), strict=True)
+    places = [f"{path}#{locator}" for path, locator in named]
+    columns = {
+        "id": [
+            record_id(repeats["source"][0].as_py(), f"{place}@{key}/{row}")
+            for place, row in zip(places, rows, strict=True)
+        ],
+        "source": repeats["source"],
+        "stage": STAGE,
+        "action": REJECTED,
+        "reason": DUPLICATE_ID,
+        "kept_id": repeats["id"],
+        "locator": places,
+        "detail": "an earlier record of this source has the same id",
+    }
+    dead = ledger.rows(columns, len(repeats))
+    old = list(read_batches(files.join(root, shard_path(LEDGER_TABLE, key))))
+    kept = documents.filter(pa.array(~gone)).to_batches()
+    options = {"compression": config.compression}
+    shards = (
+        write_shard(root, shard_path(DOCUMENTS, new), DOCUMENT.schema, kept, text_column="text", **options),
+        write_shard(root, shard_path(LEDGER_TABLE, new), LEDGER.schema, [*old, dead], **options),
+    )
+    return Report(key, shards, ledger.count({}, [dead]))
+
+
+def _settle_repeats(stage: StageRun, reports: list[Report], corpus: Corpus, config: IngestConfig) -> list[Report]:
+    """Replace the reports of shards that hold repeated ids by those of their new versions."""
+    scratch = stage.scratch("ids")
+    places: dict[str, list[int]] = {}
+    for report in reports:
+        if "repeats" in report.facts:
+            table = read_table(files.join(scratch, report.facts["repeats"]))
+            for task, part, row in zip(*(table[name].to_pylist() for name in ("task", "part", "row")), strict=True):
+                places.setdefault(f"{corpus.prefix(task)}-{part:03d}", []).append(row)
+    if not places:
+        return reports
+    items = [(key, tuple(sorted(rows))) for key, rows in sorted(places.items())]
+
+    def again(pipeline: beam.Pipeline) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(items)
+            | "DropRepeats" >> beam.Map(drop_repeats, stage.root, config).with_output_types(Report)
+        )
+
+    renewed = stage.pipeline("repeats", again)
+    old = [replace(report, shards=()) if report.key in places else report for report in reports]
+    return old + renewed
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+
+def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, options: RunOptions) -> None:
+    """Read `inputs` into a dataset directory and print the summary."""
+    corpus = Corpus(source)
+    found = find_files(inputs, config.read)
+    tasks = plan(found.files, config.read)
+    with begin(STAGE, output, config, options) as stage:
+        reports = stage.pipeline("read", lambda p: build(p, tasks, corpus, stage.root, stage.scratch("ids"), config))
+        reports = _settle_repeats(stage, reports, corpus, config)
+        check_rejected(ledger.add(report.books for report in reports), config.max_rejected, config.rejected_floor)
+        stage.commit(reports, kept_tables=[DOCUMENTS], facts={"source": source, "files": len(found.files)})
+    notes = [f"{len(found.files):,} files read"]
+    if found.skipped:
+        notes.append(f"{len(found.skipped):,} files passed over, for instance {files.redact(found.skipped[0])}")
+    print_summary(stage, tuple(notes))
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True, metavar="NAME", help="name of the corpus; part of every record's id")
+    parser.add_argument("--text-field", metavar="NAME", help="field that holds the text (default: text)")
+    parser.add_argument("--id-field", metavar="NAME", help="field that holds the record's own id or URL, if it has one")
+
+
+COMMAND = StageCommand(
+    STAGE,
+    """
+    Read raw files into document shards.
+    Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text and Markdown, and directories that Hugging
+    Face save_to_disk or Gristmill wrote. Every field but the text and the id is kept as metadata.
+    """,
+    IngestConfig,
+    add_arguments=_arguments,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+
+    def body(args: argparse.Namespace, config: IngestConfig, options: RunOptions) -> None:
+        given = {"text_field": args.text_field, "id_field": args.id_field}
+        read = replace(config.read, **{name: value for name, value in given.items() if value is not None})
+        run(args.input, args.output, args.source, replace(config, read=read), options)
+
+    return COMMAND.main(argv, body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+"""Apply all decisions in one pass over the text, and write shuffled, split, even shards.
+
+    python -m pipelines.shard --input data/clean --decisions data/dedupe --output data/shards --config params.yaml
+
+The plan (which record goes where, in which order) is made of ids and sizes and crosses the shuffle; the text is read again
+from its shard, where it is written. The order is a function of (seed, id): it does not depend on how the input is sharded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.core import card, ledger, progress
+from pipelines.core.cli import StageCommand
+from pipelines.core.config import ConfigError
+from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, sorted_by_id, survivors
+from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
+from pipelines.core.identity import id_bytes, mixed64
+from pipelines.core.runners import RunOptions
+from pipelines.core.shards import BATCH_BYTES, ShardWriter, take_rows, write_shard
+from pipelines.core.stage import Report, begin
+from pipelines.core.summary import print_summary
+from schemas.base import SchemaError
+from schemas.document import DOCUMENT
+from schemas.ledger import LEDGER, REMOVED
+
+STAGE = "shard"
+SAMPLED_OUT = "sampled_out"
+_PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("order", pa.uint64(), False),
+        pa.field("shard", pa.uint32(), False),
+        pa.field("row", pa.uint32(), False),
+    ]
+)
+_GATHER_BYTES = 32 << 20  # of text that a writer holds at a time
+_ROW_BYTES = 200  # of a document's other columns, about
+_FULL = 2.0**64
+
+
+@dataclass(frozen=True)
+class ShardConfig:
+    """How the surviving records become a dataset.
+
+    seed: of the order, the splits and the sampling. shard_bytes: text bytes that a shard aims at. splits: share of each
+    split; records of one cluster of near-duplicates fall on one side. weights: by source; 0.5 keeps half of the records
+    (by hash of the id), 2 writes each of them twice; sources that are not named have weight 1.
+    """
+
+    seed: int = 0
+    shard_bytes: int = 256 << 20
+    splits: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "validation": 0.01, "test": 0.01})
+    weights: dict[str, float] = field(default_factory=dict)
+    title: str = "Prepared corpus"
+
+    def __post_init__(self) -> None:
+        if not self.splits or abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
+            raise ConfigError(f"splits must be shares that add up to 1, not {self.splits}")
+        if any(not name.isidentifier() or name in (LEDGER_TABLE, DOCUMENTS) for name in self.splits):
+            raise ConfigError(f"splits must be plain names, none of them ledger or documents: {list(self.splits)}")
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ConfigError(f"weights must not be negative: {self.weights}")
+
+
+# --- the plan: pure functions over ids --------------------------------------------------------------------------------
+
+
+def split_numbers(keys: np.ndarray, config: ShardConfig) -> np.ndarray:
+    """Choose a split for each key (cluster id or own id, uint8[n, 16]): int64[n], position in config.splits."""
+    borders = np.cumsum(list(config.splits.values()))[:-1]
+    return np.searchsorted(borders, mixed64(keys, f"split {config.seed}") / _FULL, side="right")
+
+
+def copies(ids: np.ndarray, weights: np.ndarray, config: ShardConfig) -> np.ndarray:
+    """How often each record is written: int64[n]; the fraction of its weight decides by hash of the id."""
+    whole = np.floor(weights)
+    extra = mixed64(ids, f"weight {config.seed}") / _FULL < weights - whole
+    return (whole + extra).astype(np.int64)
+
+
+def shard_counts(content_bytes: int, config: ShardConfig) -> dict[str, int]:
+    """Number of shards per split, from the bytes of text that are expected to survive."""
+    return {
+        split: max(1, math.ceil(content_bytes * share / config.shard_bytes)) for split, share in config.splits.items()
+    }
+
+
+def _cluster_keys(ids: pa.Array, clusters: pa.Table) -> pa.Array:
+    """Replace ids by their cluster's id where they have one."""
+    if not len(clusters):
+        return ids
+    found = pc.index_in(ids, clusters["id"].combine_chunks())
+    cluster = clusters["cluster_id"].combine_chunks().take(found)
+    return pc.if_else(pc.is_valid(found), cluster, ids)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the decisions say about one shard: ledger rows of what is removed, and clusters."""
+
+    removed: pa.Table
+    clusters: pa.Table
+
+    @classmethod
+    def of(cls, decisions: Dataset | None, key: str) -> Decisions:
+        """Read the decisions about shard `key`; empty tables where there are none."""
+        removed, clusters = LEDGER.schema.empty_table(), pa.table({"id": [], "cluster_id": []})
+        if decisions is not None and decisions.shard(LEDGER_TABLE, key):
+            removed = decisions.table(LEDGER_TABLE, key)
+        if decisions is not None and decisions.shard("clusters", key):
+            clusters = decisions.table("clusters", key, ["id", "cluster_id"])
+        return cls(removed, clusters)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the records of a batch go.
+
+    split, copies: int64[n], a split's position and how often the record is written (0: sampled out). order: uint64[n, most
+    copies], the place of each copy in its split, uniform over 64 bits.
+    """
+
+    split: np.ndarray
+    copies: np.ndarray
+    order: np.ndarray
+
+
+def plan_batch(batch: pa.RecordBatch, clusters: pa.Table, config: ShardConfig) -> Plan:
+    """Plan a batch with columns id and source."""
+    ids = id_bytes(batch.column("id"))
+    weights = np.array([config.weights.get(source, 1.0) for source in batch.column("source").to_pylist()])
+    times = copies(ids, weights, config)
+    order = [mixed64(ids, f"order {config.seed} copy {copy}") for copy in range(int(times.max(initial=1)))]
+    keys = id_bytes(_cluster_keys(batch.column("id"), clusters))
+    return Plan(split_numbers(keys, config), times, np.stack(order or [np.empty(0, np.uint64)], axis=1))
+
+
+def plan_rows(
+    plan: Plan, shard: int, rows: np.ndarray, counts: Mapping[str, int]
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Turn a plan into rows (order, shard, row) for each output shard: 'SPLIT/NUMBER'."""
+    for number, (split, count) in enumerate(counts.items()):
+        member = (plan.split == number)[:, None] & (np.arange(plan.order.shape[1]) < plan.copies[:, None])
+        record, copy = np.nonzero(member)
+        order = plan.order[record, copy]
+        target = (order >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+        for one in np.unique(target):
+            chosen = target == one
+            columns = [
+                order[chosen],
+                np.full(int(chosen.sum()), shard, np.uint32),
+                rows[record[chosen]].astype(np.uint32),
+            ]
+            batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=_PLAN_SCHEMA)
+            yield f"{split}/{one:05d}", batch
+
+
+def sampled_out(batch: pa.RecordBatch, plan: Plan, config: ShardConfig) -> pa.RecordBatch:
+    """Make ledger rows for the records that their source's weight leaves out."""
+    gone = batch.filter(pa.array(plan.copies == 0))
+    weights = [config.weights.get(source, 1.0) for source in gone.column("source").to_pylist()]
+    scores = mixed64(id_bytes(gone.column("id")), f"weight {config.seed}") / _FULL
+    columns = {name: gone.column(name) for name in ("id", "source", "locator")}
+    columns |= {"stage": STAGE, "action": REMOVED, "reason": SAMPLED_OUT, "score": scores, "threshold": weights}
+    return ledger.rows(columns, len(gone))
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def plan_shard(
+    task: tuple[int, str], documents: Dataset, decisions: Dataset | None, counts: Mapping[str, int], config: ShardConfig
+) -> Iterator[Keyed]:
+    """Plan one input shard; yields plan rows by output shard, its ledger rows, and a report with its books."""
+    number, key = task
+    decided = Decisions.of(decisions, key)
+    decided_ids, own_removed = decided.removed["id"].combine_chunks(), documents.removed_ids(key)
+    start, removed = 0, 0
+    records, repeated = Counter[str](), Counter[str]()
+    ledger_rows = [row for row in decided.removed.combine_chunks().to_batches() if len(row)]
+    for batch in documents.batches(DOCUMENTS, key, ["id", "source", "locator"]):
+        rows = pa.array(np.arange(start, start + len(batch)))
+        start += len(batch)
+        alive = survivors(batch.append_column("row", rows), own_removed)
+        records += ledger.by_source(alive)
+        kept = survivors(alive, decided_ids)
+        removed += len(alive) - len(kept)
+        plan = plan_batch(kept, decided.clusters, config)
+        for path, part in plan_rows(plan, number, kept.column("row").to_numpy(), counts):
+            yield batch_element(path, part)
+        ledger_rows.append(sampled_out(kept, plan, config))
+        for source, more in zip(kept.column("source").to_pylist(), (plan.copies - 1).clip(0).tolist(), strict=True):
+            repeated[source] += more
+    if removed != decided.removed.num_rows:
+        raise SchemaError(
+            f"the decisions remove {decided.removed.num_rows} records of shard {key}, of which the input holds {removed}: "
+            "they were made about another input; run that stage again on this one"
+        )
+    for row in ledger_rows:
+        if len(row):
+            yield batch_element(f"{LEDGER_TABLE}/{key}", row)
+    yield report_element(Report(f"plan-{key}", books=ledger.count(records, ledger_rows, repeated)))
+
+
+def write_output(
+    key: str, batches: Sequence[pa.RecordBatch], keys: Sequence[str], documents: Dataset, root: str
+) -> Report:
+    """Write one output shard: the ledger of an input shard, or the planned records of a split."""
+    table, name = key.split("/", 1)
+    path = shard_path(table, name)
+    if table == LEDGER_TABLE:
+        return Report(key, (write_shard(root, path, LEDGER.schema, [sorted_by_id(batches)]),))
+    plan = pa.Table.from_batches(batches).combine_chunks()
+    order = np.lexsort([plan["row"].to_numpy(), plan["shard"].to_numpy(), plan["order"].to_numpy()])
+    shard, row = plan["shard"].to_numpy()[order], plan["row"].to_numpy()[order]
+    # Fixed before the first row: how the text is gathered must not show in the shard.
+    rows_per_batch = max(1, int(BATCH_BYTES / mean_row_bytes(documents)))
+    with ShardWriter(root, path, DOCUMENT.schema, rows_per_batch=rows_per_batch, text_column="text") as writer:
+        for batch in gather_text(shard, row, keys, documents):
+            writer.write(batch)
+            progress.advance(len(batch), batch.column("text").nbytes)
+    assert writer.shard is not None
+    return Report(key, (writer.shard,))
+
+
+def mean_row_bytes(documents: Dataset) -> float:
+    """Mean size of a document, at least 1; independent of how the documents are sharded."""
+    shards = documents.of(DOCUMENTS)
+    return max(
+        1.0, sum(shard.text_bytes for shard in shards) / max(1, sum(shard.rows for shard in shards)) + _ROW_BYTES
+    )
+
+
+def gather_text(
+    shard: np.ndarray, row: np.ndarray, keys: Sequence[str], documents: Dataset
+) -> Iterator[pa.RecordBatch]:
+    """Read documents by (shard number, row), in the order given, holding about _GATHER_BYTES of them at a time."""
+    step = max(1, int(_GATHER_BYTES / mean_row_bytes(documents)))
+    for start in range(0, len(row), step):
+        part = slice(start, start + step)
+        order = np.lexsort([row[part], shard[part]])
+        pieces = []
+        for number in np.unique(shard[part]):
+            reader = documents.open_shard(DOCUMENTS, keys[number])
+            mine = order[shard[part][order] == number]
+            pieces.append(take_rows(reader, row[part][mine].astype(np.int64), DOCUMENT.schema.names))
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(len(order))
+        yield pa.concat_batches(pieces).take(pa.array(inverse)).replace_schema_metadata(DOCUMENT.schema.metadata)
+
+
+def build(
+    pipeline: beam.Pipeline, documents: Dataset, decisions: Dataset | None, root: str, config: ShardConfig
+) -> beam.PCollection:
+    """Build the pipeline: plan by input shard, write by output shard; results are reports."""
+    keys = documents.keys(DOCUMENTS)
+    counts = shard_counts(expected_bytes(documents, decisions, config), config)
+    none = pa.RecordBatch.from_arrays([pa.array([], f.type) for f in _PLAN_SCHEMA], schema=_PLAN_SCHEMA)
+    # An output shard that no record falls into is written all the same: readers expect every split.
+    empty = [batch_element(f"{split}/{i:05d}", none) for split, count in counts.items() for i in range(count)]
+    plans = (
+        pipeline
+        | "Shards" >> beam.Create(list(enumerate(keys)))
+        | "Plan" >> beam.FlatMap(plan_shard, documents, decisions, counts, config).with_output_types(Keyed)
+    )
+    outputs = pipeline | "Outputs" >> beam.Create(empty).with_output_types(Keyed)
+    return (plans, outputs) | beam.Flatten() | "Write" >> GroupBatches(write_output, (keys, documents, root))
+
+
+def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardConfig) -> int:
+    """Bytes of text that will be written, as the manifests and the weights foresee it."""
+    books = documents.books
+    kept = sum(one.kept for one in books.values())
+    written = sum(one.kept * config.weights.get(source, 1.0) for source, one in books.items())
+    removed = sum(shard.rows for shard in decisions.of(LEDGER_TABLE)) if decisions is not None else 0
+    rows = sum(shard.rows for shard in documents.of(DOCUMENTS))
+    return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
+
+
+def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
+    """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
+    documents = Dataset.open(*inputs)
+    decided = Dataset.open(*decisions) if decisions else None
+    if decided is not None:
+        check_decisions(documents, decided)
+    with begin(STAGE, output, config, options) as stage:
+        reports = stage.pipeline(
+            "shard", lambda p: build(p, documents, decided, stage.root, config), documents.content_bytes()
+        )
+        splits = list(config.splits)
+        shards = [shard for report in reports for shard in report.shards]
+        books = ledger.add(report.books for report in reports)
+        readme = card.card(config.title, splits, shards, books, _CARD)
+        extra = card.write_hugging_face_files(stage.root, splits, shards, readme)
+        stage.commit(
+            reports,
+            inputs=[documents, *([decided] if decided else [])],
+            kept_tables=splits,
+            facts={"splits": splits, "extra_files": extra},
+        )
+    print_summary(stage, (f"datasets.load_from_disk({output!r}) reads it",))
+
+
+def check_decisions(documents: Dataset, decided: Dataset) -> None:
+    """Raise SchemaError where the decisions were made about other documents."""
+    about = {sha256 for manifest in decided.manifests for sha256 in manifest.inputs}
+    if not set(documents.sha256s) <= about:
+        raise SchemaError(
+            "the decisions were made about another version of the input (its manifest's sha256 is not among their inputs); "
+            "run that stage again on this input"
+        )
+
+
+_CARD = """
+Each row is one document: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `text`, `content_hash`, `metadata` (JSON).
+
+Rows are shuffled globally by a seeded hash of the id; near-duplicates of one cluster stand in one split. Shards are Arrow IPC
+streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and duckdb (through pyarrow) read them as they are.
+`_meta/manifest.json` names every shard with its sha256.
+"""
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decisions", action="append", default=[], metavar="DIR", help="output of dedupe about this input; repeatable"
+    )
+
+
+COMMAND = StageCommand(
+    STAGE,
+    """
+    Apply all decisions in one pass over the text.
+    Writes train/, validation/, test/ (or the splits you name), shuffled, in even shards, with a dataset card, and ledger/.
+    """,
+    ShardConfig,
+    add_arguments=_arguments,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+
+    def body(args: argparse.Namespace, config: ShardConfig, options: RunOptions) -> None:
+        run(args.input, args.decisions, args.output, config, options)
+
+    return COMMAND.main(argv, body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
