@@ -101,6 +101,8 @@ def items(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[
     Raises pa.ArrowInvalid where the batch's buffers contradict each other.
     """
     columns = {name: _plain(_unchecked(batch.column(i))) for i, name in enumerate(batch.schema.names)}
+    for name in {config.text_field, config.id_field} & columns.keys():
+        columns[name] = _as_bytes(columns[name])  # a dictionary's strings; others are bytes by now
     for start in range(0, batch.num_rows, ROWS):
         values = {name: column.slice(start, ROWS).to_pylist() for name, column in columns.items()}
         texts = values.pop(config.text_field)
@@ -164,17 +166,18 @@ def _unchecked(column: pa.Array) -> pa.Array:
     """Fully validate a column; text as bytes, so that one bad character costs one row and not the batch."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if column.type in _AS_BYTES:
-        column = column.cast(_AS_BYTES[column.type])
+    column = _as_bytes(column)
     column.validate(full=True)
     return column
 
 
+def _as_bytes(column: pa.Array) -> pa.Array:
+    return column.cast(_AS_BYTES[column.type]) if column.type in _AS_BYTES else column
+
+
 def _plain(column: pa.Array) -> pa.Array:
-    """Cast what Python has no exact and always available value for; a dictionary of text becomes bytes."""
+    """Cast what Python has no exact and always available value for, and dictionaries to their values."""
     target = _plain_type(column.type)
-    if pa.types.is_dictionary(column.type) and target in _AS_BYTES:
-        column, target = column.cast(target), _AS_BYTES[target]
     return column if target.equals(column.type) else column.cast(target, safe=False)
 
 

@@ -21,9 +21,9 @@ def _insert(
     fresh = 0
     for i in range(new.shape[0]):
         high, low = new[i, 0], new[i, 1]
-        slot = int(((high >> np.uint64(32)) * np.uint64(slots)) >> np.uint64(32))
+        slot = np.int64(((high >> np.uint64(32)) * np.uint64(slots)) >> np.uint64(32))
         while counts[slot] != 0 and (keys[slot, 0] != high or keys[slot, 1] != low):
-            slot = slot + 1 if slot + 1 < slots else 0
+            slot = slot + np.int64(1) if slot + 1 < slots else np.int64(0)
         if counts[slot] == 0:
             keys[slot, 0] = high
             keys[slot, 1] = low

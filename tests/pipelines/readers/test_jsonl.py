@@ -70,8 +70,14 @@ def test_text_and_whole_numbers_are_ids(tmp_path: Path, value: str, expected: st
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [("null", "missing_id"), ('""', "missing_id"), ("true", "invalid_id"), ("1.5", "invalid_id")]
-    + [("18446744073709551616", "invalid_id"), ("[1]", "invalid_id")],
+    [
+        ("null", "missing_id"),
+        ('""', "missing_id"),
+        ("true", "invalid_id"),
+        ("1.5", "invalid_id"),
+        ("18446744073709551616", "invalid_id"),
+        ("[1]", "invalid_id"),
+    ],
 )
 def test_an_id_that_could_not_tell_records_apart_is_rejected(tmp_path: Path, value: str, reason: str) -> None:
     found = read(tmp_path / "x.jsonl", f'{{"id":{value},"text":"t"}}'.encode(), id_field="id")
@@ -85,7 +91,7 @@ def test_a_record_without_the_id_field_is_rejected(tmp_path: Path) -> None:
 
 def test_other_fields_become_canonical_json(tmp_path: Path) -> None:
     a = read(tmp_path / "a.jsonl", '{"z":1,"text":"t","a":{"y":"汉","b":[1.5,null]}}'.encode())
-    b = read(tmp_path / "b.jsonl", '{ "a" : {"b":[1.5, null],"y":"\\u6c49"}, "text":"t", "z":1 }'.encode())
+    b = read(tmp_path / "b.jsonl", b'{ "a" : {"b":[1.5, null],"y":"\\u6c49"}, "text":"t", "z":1 }')
     assert a == b == [Document("t", None, '{"a":{"b":[1.5,null],"y":"汉"},"z":1}'.encode())]
 
 

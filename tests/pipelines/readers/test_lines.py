@@ -1,6 +1,7 @@
 """Lines: none is lost, none is split in two, and no line takes unbounded memory."""
 
 import gzip
+import itertools
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_byte_ranges_that_touch_give_every_line_once(sizes: list[int], cuts: lis
     with Memory(data) as path:
         whole = list(read_lines(InputFile(path, "x", len(data), "jsonl"), ReadConfig()))
         parts: list[tuple[int, bytes | Reject]] = []
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             parts += read_lines(InputFile(path, "x", len(data), "jsonl", start, end), ReadConfig())
     assert parts == whole
 
