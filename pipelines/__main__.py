@@ -1,0 +1,47 @@
+"""The `gristmill` command: every stage, the trainer, and the questions one asks afterwards."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name: (module, what it does). A module is imported only when its command is used: Beam and torch take seconds.
+COMMANDS = {
+    "sample": ("pipelines.sample", "collect real text that this Python installation holds"),
+    "ingest": ("pipelines.ingest", "read raw files into document shards"),
+    "clean": ("pipelines.clean", "repair and normalise text, decide by quality rules"),
+    "dedupe": ("pipelines.dedupe", "remove exact and near duplicates"),
+    "shard": ("pipelines.shard", "apply all decisions; write shuffled, split, even shards"),
+    "tokenizer": ("pipelines.tokenizer", "train a SentencePiece tokenizer"),
+    "pack": ("pipelines.pack", "encode and pack documents into rows of tokens"),
+    "train": ("trainer.train", "train a masked language model on packed rows"),
+    "evaluate": ("trainer.evaluate", "measure a checkpoint on a split"),
+    "export": ("trainer.export", "write a checkpoint for transformers"),
+    "report": ("pipelines.report", "gather books, metrics and plots of all stages"),
+    "why": ("pipelines.why", "tell a document's history through the stages"),
+    "verify": ("pipelines.verify", "check every shard of a dataset against its manifest"),
+}
+
+
+def usage() -> str:
+    """The text of `gristmill --help`."""
+    lines = ["usage: gristmill COMMAND [options]", "", "commands:"]
+    lines += [f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join([*lines, "", "gristmill COMMAND --help explains each one."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] not in COMMANDS:
+        print(f"gristmill: unknown command {args[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
