@@ -1,7 +1,7 @@
 """Cut texts where no token can cross, and find equal spans: kernels over the UTF-8 of a whole Arrow array.
 
-No piece of our models crosses from one span to the next (see pipelines.text.sentencepiece.WHITESPACE_PIECES), so the ids
-of a text are those of its spans, end to end.
+No piece of our models crosses from one span to the next (see pipelines.text.sentencepiece.WHITESPACE_PIECES), so the
+ids of a text are those of its spans, end to end.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ def _equal(data: np.ndarray, a: int, b: int, length: int) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
-def gather(values: np.ndarray, starts: np.ndarray, numbers: np.ndarray, total: int) -> np.ndarray:
-    """Lay values[starts[n]:starts[n + 1]] for each n of `numbers` end to end; `total` is their length."""
+def gather(values: np.ndarray, begins: np.ndarray, ends: np.ndarray, numbers: np.ndarray, total: int) -> np.ndarray:
+    """Lay values[begins[n]:ends[n]] for each n of `numbers` end to end; `total` is their length."""
     out = np.empty(total, values.dtype)
     at = 0
     for n in numbers:
-        for k in range(starts[n], starts[n + 1]):
+        for k in range(begins[n], ends[n]):
             out[at] = values[k]
             at += 1
     return out
