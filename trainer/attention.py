@@ -37,8 +37,8 @@ class Segments:
         entries = 1 << len(lens).bit_length()
         cu_seqlens = np.full(entries + 1, ends[-1], np.int32)
         cu_seqlens[: len(lens)] = ends - lens
-        parts = (torch.from_numpy(array).to(device, non_blocking=True) for array in (document, position, cu_seqlens))
-        return Segments(*parts, longest=length)
+        a, b, c = (torch.from_numpy(each).to(device, non_blocking=True) for each in (document, position, cu_seqlens))
+        return Segments(a, b, c, longest=length)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -58,6 +58,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Ten
 
         q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
         cu, longest = segments.cu_seqlens, segments.longest
-        return varlen_attn(q, k, v, cu, cu, longest, longest).view(query.shape)
+        out = varlen_attn(q, k, v, cu, cu, longest, longest)
+        assert isinstance(out, Tensor)  # a tuple only where more was asked for
+        return out.view(query.shape)
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     return scaled_dot_product_attention(query, key, value, attn_mask=segments.mask).transpose(1, 2)

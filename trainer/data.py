@@ -70,7 +70,7 @@ class PackedDataset:
     """One table of a dataset directory of packed rows; every shard is mapped, none is read ahead."""
 
     def __init__(self, directory: Path | str, table: str) -> None:
-        """Map the shards of `table`. SchemaError where the directory, the manifest or a shard is not what it should be."""
+        """Map the shards of `table`; SchemaError where the directory, the manifest or a shard is amiss."""
         self.directory, self.table = Path(directory), table
         self.manifest = read_manifest(self.directory)
         facts = self.manifest.facts

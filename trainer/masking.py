@@ -104,7 +104,8 @@ def choose(score: np.ndarray, maskable: np.ndarray, quota: np.ndarray, word: np.
         index = word + np.arange(rows)[:, None] * length
         size = np.bincount(index.ravel(), maskable.ravel(), minlength=rows * length).astype(np.int64)[index]
         after = size - 1 - (slot - first)  # slots of the same word still to come
-        taken = _fitting(*(np.take_along_axis(x, order, axis=1) for x in (size, after, maskable)), quota)
+        size, after, usable = (np.take_along_axis(each, order, axis=1) for each in (size, after, maskable))
+        taken = _fitting(size, after, usable, quota)
     chosen = np.zeros((rows, length), bool)
     np.put_along_axis(chosen, order, taken, axis=1)
     return chosen & maskable

@@ -60,7 +60,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
-    flat = []
+    flat: list[tuple[str, float]] = []
     for name, value in values.items():
         flat += _flat(value, f"{prefix}/{name}") if isinstance(value, dict) else [(f"{prefix}/{name}", value)]
     return flat

@@ -13,8 +13,8 @@ from torch import nn
 class OptimConfig:
     """AdamW (Loshchilov and Hutter 2019) with warm-up, a constant rate and a 1−√ decay (Hägele et al. 2024).
 
-    lr: peak rate. weight_decay: of matrices only. clip: largest norm of a step's gradient. warmup, decay: shares of
-    the run's steps.
+    lr: peak rate. beta1, beta2, eps: of Adam's moments. weight_decay: of matrices only. clip: largest norm of a step's
+    gradient. warmup, decay: shares of the run's steps.
     """
 
     lr: float = 3e-3

@@ -1,0 +1,109 @@
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import checkpoint, evaluate, optim
+from trainer.checkpoint import State
+from trainer.config import load
+from trainer.data import PackedDataset
+from trainer.evaluate import choose_rows, log_unigram, main, measure
+from trainer.masking import MaskConfig, mask_rows
+from trainer.model import Architecture, MaskedLM, ModelConfig
+from trainer.optim import OptimConfig
+from trainer.step import MicroBatch
+from trainer.world import World
+
+
+@pytest.fixture
+def model() -> MaskedLM:
+    model = MaskedLM(Architecture.of(ModelConfig(preset="tiny"), 128, 64))
+    model.initialise(0)
+    with torch.no_grad():
+        model.decoder.bias.normal_(generator=torch.Generator().manual_seed(1))
+    return model.eval()
+
+
+def test_the_report_equals_a_plain_loop_over_documents(model: MaskedLM, packed: Path) -> None:
+    dataset, train = PackedDataset(packed, "validation"), PackedDataset(packed, "train")
+    unigram = log_unigram(train.token_counts())
+    rows, mask = np.arange(len(dataset)), MaskConfig(ratio=0.15)
+    got = measure(
+        model, dataset, rows, unigram, mask, batch=5, precision="float32", world=World()
+    ).report()  # fmt: skip
+
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in rows:
+        one, documents = dataset.rows(rows[row : row + 1]), dataset.documents(rows[row : row + 1])
+        masked = mask_rows(
+            one.input_ids, one.word_start, one.row_ids, np.zeros(1, np.int64), mask, 128, evaluate.SEED
+        )
+        batch = MicroBatch.of(one, np.zeros(1, np.int64), mask, dataset, evaluate.SEED, torch.device("cpu"))
+        with torch.no_grad():
+            logs = torch.log_softmax(model(batch.input_ids, batch.segments), -1)
+        start = 0
+        for source, size, n in zip(documents.source, documents.bytes, one.lens[~one.padding], strict=True):
+            for name in ("all", str(source)):
+                sums[name]["bytes"] += size
+                sums[name]["tokens"] += n - 2  # all but [CLS] and [SEP]
+                for slot, label in zip(masked.slots[0], masked.labels[0], strict=True):
+                    if label >= 0 and start <= slot < start + n:
+                        sums[name]["masked"] += 1
+                        sums[name]["loss"] -= float(logs[slot, label])
+                        sums[name]["unigram"] -= float(unigram[label])
+                        sums[name]["right"] += int(logs[slot].argmax()) == label
+            start += int(n)
+
+    for name, expected in sums.items():
+        report = got if name == "all" else got["sources"][name]
+        assert report["masked_tokens"] == expected["masked"]
+        assert (report["tokens"], report["bytes"]) == (expected["tokens"], expected["bytes"])
+        assert report["loss"] == pytest.approx(expected["loss"] / expected["masked"], abs=2e-5)
+        assert report["unigram_loss"] == pytest.approx(expected["unigram"] / expected["masked"], abs=2e-6)
+        assert report["accuracy"] == pytest.approx(expected["right"] / expected["masked"], abs=1e-6)
+        bits = report["loss"] / math.log(2) * expected["tokens"] / expected["bytes"]
+        assert report["bits_per_byte"] == pytest.approx(bits, abs=2e-6)
+    assert set(got["sources"]) == {"books", "新闻"}
+
+
+def test_the_unigram_model_by_hand() -> None:
+    counts = np.array([9, 9, 9, 9, 9, 2, 0, 1])  # the five specials do not count
+    assert log_unigram(counts).exp().tolist() == pytest.approx([1 / 11] * 5 + [3 / 11, 1 / 11, 2 / 11])
+
+
+def test_a_part_of_the_rows_is_the_same_part_each_time(packed: Path) -> None:
+    dataset = PackedDataset(packed, "train")
+    part = choose_rows(dataset, 10)
+    assert len(set(part.tolist())) == 10 and part.tolist() == sorted(choose_rows(dataset, 10).tolist())
+    assert set(part.tolist()) < set(choose_rows(dataset, 20).tolist())
+    assert choose_rows(dataset, 0).tolist() == choose_rows(dataset, 1000).tolist() == list(range(40))
+
+
+def test_the_command_writes_what_it_prints(
+    model: MaskedLM, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = State(0, PackedDataset(packed, "train").manifest.sha256(), model.arch, asdict(load()))
+    run = tmp_path / "run"
+    checkpoint.save(run / "checkpoints", state, model, optim.build(model, OptimConfig()), 0)
+    options = ["--checkpoint", str(run), "--data", str(packed), "--threads", "1"]
+    assert main([*options, "--metrics", str(tmp_path / "m/eval.json")]) == 0
+    report = json.loads((tmp_path / "m/eval.json").read_text())
+    printed = capsys.readouterr().out
+    assert f"{report['loss']:.4f}" in printed and "新闻" in printed
+    assert main([*options, "--table", "test"]) == 1
+    assert "names no shard of table 'test'" in capsys.readouterr().err
+
+
+def test_a_dataset_with_another_vocabulary_is_refused(
+    model: MaskedLM, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = MaskedLM(Architecture.of(ModelConfig(preset="tiny"), 256, 64))
+    state = State(0, "00" * 32, other.arch, asdict(load()))
+    checkpoint.save(tmp_path / "checkpoints", state, other, optim.build(other, OptimConfig()), 0)
+    assert main(["--checkpoint", str(tmp_path), "--data", str(packed), "--threads", "1"]) == 1
+    assert "the model has 256 token ids" in capsys.readouterr().err

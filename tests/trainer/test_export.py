@@ -1,0 +1,95 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from schemas.packed import SPECIAL_TOKENS
+from trainer import checkpoint, optim
+from trainer.attention import Segments
+from trainer.checkpoint import CheckpointError, State
+from trainer.config import load
+from trainer.export import export, main
+from trainer.model import Architecture, MaskedLM, ModelConfig
+from trainer.optim import OptimConfig
+
+VOCAB = 96
+
+
+@pytest.fixture
+def model() -> MaskedLM:
+    model = MaskedLM(Architecture.of(ModelConfig(preset="tiny", layers=4), VOCAB, 64))
+    model.initialise(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.05)
+    return model.eval()
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    from tokenizers import Tokenizer, models
+
+    pieces = [*SPECIAL_TOKENS, "▁the", "中", "文"]
+    fast = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=1))
+    names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True))
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=fast, **{f"{key}_token": value for key, value in names.items()}
+    )
+    wrapped.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def test_transformers_loads_the_export_and_computes_the_same_logits(
+    model: MaskedLM, tokenizer: Path, tmp_path: Path
+) -> None:
+    checkpoint.save(
+        tmp_path / "run/checkpoints",
+        State(0, "00" * 32, model.arch, asdict(load())),
+        model,
+        optim.build(model, OptimConfig()),
+        0,
+    )
+    output = tmp_path / "exported"
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--tokenizer", str(tokenizer), "--output", str(output)]
+    assert main(arguments) == 0
+    peer, report = AutoModelForMaskedLM.from_pretrained(output, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert set(peer.config.layer_types) == {"full_attention"}
+    ids = torch.randint(5, VOCAB, (3, 64))
+    with torch.no_grad():
+        ours = model(ids, Segments.build(np.full(3, 64), 64)).view(3, 64, VOCAB)
+        torch.testing.assert_close(ours, peer.eval()(ids).logits, atol=1e-5, rtol=0)
+    loaded = AutoTokenizer.from_pretrained(output)
+    assert loaded("中文")["input_ids"] == AutoTokenizer.from_pretrained(tokenizer)("中文")["input_ids"]
+    assert (loaded.pad_token_id, loaded.mask_token_id) == (0, 4)
+
+
+def test_the_older_spelling_of_rope_and_layers_is_enough(model: MaskedLM, tokenizer: Path, tmp_path: Path) -> None:
+    export(model, tokenizer, tmp_path / "exported")
+    path = tmp_path / "exported/config.json"
+    config = json.loads(path.read_text())
+    del config["rope_parameters"], config["layer_types"]
+    path.write_text(json.dumps(config))
+    peer = AutoModelForMaskedLM.from_pretrained(tmp_path / "exported").eval()
+    ids = torch.randint(5, VOCAB, (1, 64))
+    with torch.no_grad():
+        ours = model(ids, Segments.build(np.full(1, 64), 64))
+        torch.testing.assert_close(ours, peer(ids).logits[0], atol=1e-5, rtol=0)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    small = MaskedLM(Architecture.of(ModelConfig(preset="tiny"), 7, 64))
+    with pytest.raises(CheckpointError, match="has 8 ids, the model 7"):
+        export(small, tokenizer, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_a_directory_that_holds_something_is_left_alone(model: MaskedLM, tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not empty"):
+        export(model, tokenizer, tokenizer)
+    with pytest.raises(CheckpointError, match="not a Hugging Face tokenizer"):
+        export(model, tmp_path, tmp_path / "exported")

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.metrics import Metrics, read, summarise
+
+TRAIN = {"loss": 5.0, "learning_rate": 0.1}
+
+
+def test_numbers_reach_the_lines_and_the_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = Metrics(tmp_path, 0, 20)
+    metrics.write(10, "train", TRAIN)
+    metrics.write(10, "validation", {"loss": 4.0, "sources": {"新闻": {"loss": 3.0}}})
+    metrics.progress(10, 5.0, 100.0)
+    metrics.close()
+    assert read(tmp_path / "metrics.jsonl") == [
+        {"step": 10, "kind": "train", **TRAIN},
+        {"step": 10, "kind": "validation", "loss": 4.0, "sources": {"新闻": {"loss": 3.0}}},
+    ]
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [event.value for event in board.Scalars("validation/sources/新闻/loss")] == [3.0]
+    assert board.Scalars("train/learning_rate")[0].step == 10
+    assert capsys.readouterr().err == ""  # no progress line in a log
+
+
+def test_resuming_drops_the_lines_of_steps_that_are_taken_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": n, "kind": "train", **TRAIN}) + "\n" for n in (10, 20, 30)) + '{"ste')
+    metrics = Metrics(tmp_path, 20, 40)
+    metrics.write(30, "train", TRAIN)
+    metrics.close()
+    assert [line["step"] for line in read(path)] == [10, 20, 30]
+
+
+def test_the_curve_has_one_row_a_step(tmp_path: Path) -> None:
+    lines = [
+        {"step": 10, "kind": "train", **TRAIN},
+        {"step": 20, "kind": "train", "loss": 4.5, "learning_rate": 0.05},
+        {"step": 20, "kind": "validation", "loss": 4.0},
+    ]
+    summarise(tmp_path / "new", lines, {"b": 1, "a": {"loss": 4.0}})
+    assert (tmp_path / "new/loss.csv").read_text() == (
+        "step,train_loss,validation_loss,learning_rate\n10,5.0,,0.1\n20,4.5,4.0,0.05\n"
+    )
+    assert (tmp_path / "new/train.json").read_text() == '{\n "a": {\n  "loss": 4.0\n },\n "b": 1\n}\n'

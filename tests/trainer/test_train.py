@@ -1,0 +1,158 @@
+"""The command itself: what it leaves behind, and that its bits depend on nothing but options and data."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainer import checkpoint
+from trainer.metrics import Metrics, read
+from trainer.train import STOPPED, main
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {
+    "model.preset": "tiny", "run.steps": 12, "run.micro_batches": 4, "run.processes": 1, "run.log_every": 1,
+    "run.eval_every": 0, "run.eval_rows": 8, "run.save_every": 4, "run.keep": 0,
+}  # fmt: skip
+
+
+def arguments(data: Path, output: Path, **options: object) -> list[str]:
+    merged = OPTIONS | {name.replace("__", "."): value for name, value in options.items()}
+    pairs = [part for name, value in merged.items() for part in ("--set", f"{name}={value}")]
+    return ["--data", str(data), "--output", str(output), *pairs]
+
+
+def digest(run: Path) -> str:
+    """sha256 over the weights and the optimizer's state of a run's newest checkpoint."""
+    newest = checkpoint.find(run)
+    names = ("model.safetensors", "optimizer.safetensors")
+    return newest.name + hashlib.sha256(b"".join((newest / name).read_bytes() for name in names)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "alone"
+    assert main(arguments(packed, output)) == 0
+    return output
+
+
+def test_a_run_leaves_checkpoints_metrics_and_summary(uninterrupted: Path) -> None:
+    saved = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
+    assert saved == ["step-00000004", "step-00000008", "step-00000012"]
+    lines = read(uninterrupted / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 13))
+    summary = json.loads((uninterrupted / "train.json").read_text())
+    assert summary["validation"]["loss"] == lines[-1]["loss"]
+    assert summary["tokens"] == 12 * 4 * 2 * 64
+    assert (uninterrupted / "loss.csv").read_text().count("\n") == 13
+    assert json.loads((uninterrupted / "config.json").read_text())["model"]["preset"] == "tiny"
+    assert list((uninterrupted / "tensorboard").iterdir())
+
+
+def test_the_loss_falls_below_the_unigram_model(packed: Path, tmp_path: Path) -> None:
+    options = {"run.steps": 120, "run.log_every": 0, "run.save_every": 0, "optim.lr": 0.01}
+    assert main(arguments(packed, tmp_path / "run", **options)) == 0
+    report = json.loads((tmp_path / "run/train.json").read_text())["validation"]
+    assert report["loss"] < report["unigram_loss"] - 1.0
+    assert report["accuracy"] > 0.2
+
+
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_run_stopped_by_sigterm_and_resumed_ends_in_the_same_bits(
+    packed: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    with monkeypatch.context() as patch:
+        plain = Metrics.progress
+
+        def tell(self: Metrics, step: int, loss: float, rate: float) -> None:
+            plain(self, step, loss, rate)
+            if step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Metrics, "progress", tell)
+        assert main(arguments(packed, tmp_path / "run")) == STOPPED == 143
+    assert checkpoint.find(tmp_path / "run").name == f"step-{stop + 1:08d}"  # the step after the signal carries it
+    assert main([*arguments(packed, tmp_path / "run"), "--resume"]) == 0
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+    lines = [read(run / "metrics.jsonl") for run in (uninterrupted, tmp_path / "run")]
+    losses = [[(line["step"], line["loss"]) for line in each if line["kind"] == "train"] for each in lines]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_two_and_four_processes_end_in_the_bits_of_one(
+    packed: Path, uninterrupted: Path, tmp_path: Path, count: int
+) -> None:
+    assert main(arguments(packed, tmp_path / "run", run__processes=count)) == 0
+    assert digest(tmp_path / "run") == digest(uninterrupted)
+    reports = [json.loads((run / "train.json").read_text())["validation"] for run in (uninterrupted, tmp_path / "run")]
+    assert reports[0] == reports[1]
+
+
+def test_a_killed_run_resumed_by_torchrun_with_two_processes_ends_in_the_same_bits(
+    packed: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    given = arguments(packed, run)
+    alone = subprocess.Popen([sys.executable, "-m", "trainer.train", *given], cwd=ROOT)
+    until(lambda: (run / "checkpoints/step-00000004").exists())
+    alone.kill()
+    alone.wait()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, "-m", "trainer.train", *given, "--resume"], cwd=ROOT, check=True, timeout=200)
+    assert digest(run) == digest(uninterrupted)
+
+
+def test_sigterm_to_a_run_of_two_processes_saves_and_says_so(packed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = arguments(packed, run, run__processes=2, run__steps=100_000, run__save_every=0)
+    command = subprocess.Popen([sys.executable, "-m", "trainer.train", *given], cwd=ROOT, stderr=subprocess.PIPE)
+    until(lambda: any(line["kind"] == "train" for line in read(run / "metrics.jsonl")))
+    command.terminate()
+    _, errors = command.communicate(timeout=200)
+    assert command.returncode == STOPPED
+    step = checkpoint.read_state(checkpoint.find(run)).step
+    assert f"stopped after step {step:,}, checkpoint saved; continue with --resume" in errors.decode()
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the run did not get there in time"
+        time.sleep(0.02)
+
+
+def refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    capsys.readouterr()
+    assert main(argv) == 1
+    return capsys.readouterr().err
+
+
+def test_errors_are_one_line_that_says_what_to_do(
+    packed: Path, make_packed: Callable[..., Path], uninterrupted: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    new = tmp_path / "new"
+    assert "unknown option train.optim.rate" in refused(capsys, [*arguments(packed, new), "--set", "optim.rate=1"])
+    assert "holds a run: continue it with --resume" in refused(capsys, arguments(packed, uninterrupted))
+    assert "holds something that is no training run" in refused(capsys, arguments(packed, packed))
+    assert "has no _meta/manifest.json" in refused(capsys, arguments(tmp_path, new))
+    assert "3 processes cannot share 4 micro-batches" in refused(capsys, arguments(packed, new, run__processes=3))
+    other = make_packed(seed=1)
+    assert "give the same --data" in refused(capsys, [*arguments(other, uninterrupted), "--resume"])
+    assert not new.exists()
+
+
+def test_a_loss_that_explodes_stops_the_run_with_advice(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(packed, tmp_path / "run", optim__lr=1e30, optim__warmup=0, optim__clip=1e30)
+    message = refused(capsys, given)
+    assert "no weight was changed. Lower optim.lr (here 1e+30) or optim.clip" in message
