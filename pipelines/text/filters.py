@@ -38,7 +38,7 @@ _GOPHER = "Gopher (Rae et al. 2021, table A1)"
 _OURS = "Gristmill"
 # rules run in this order; a limit's field is min_… or max_… and gives the rule its name
 _RULES = {
-    "min_chars": ("chars", _OURS),
+    "min_chars": ("chars", f"{_OURS}: 30 Han characters are about 100 Latin ones; min_words asks more of the latter"),
     "max_chars": ("chars", _OURS),
     "min_words": (
         "words",
@@ -63,9 +63,9 @@ _RULES = {
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Thresholds of the rules; None switches a rule off. Defaults: Gopher's, with room for stubs, tables and Chinese."""
+    """Thresholds of the rules; None switches a rule off. Defaults: Gopher's, with room for stubs and tables."""
 
-    min_chars: float | None = 50
+    min_chars: float | None = 30
     max_chars: float | None = 2_000_000
     min_words: float | None = 30
     max_words: float | None = None

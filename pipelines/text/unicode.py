@@ -118,6 +118,7 @@ def utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     _, offset_buffer, data_buffer = texts.buffers()
     offsets = np.frombuffer(offset_buffer, width, len(texts) + 1, texts.offset * np.dtype(width).itemsize)
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.frombuffer(b"", np.uint8)
+    data.flags.writeable = False  # always, so that a kernel is compiled once
     if texts.null_count:
         nulls = texts.is_null().to_numpy(zero_copy_only=False)
         if np.any(np.diff(offsets)[nulls]):
