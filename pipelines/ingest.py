@@ -246,7 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body(args: argparse.Namespace, config: IngestConfig, options: RunOptions) -> None:
         given = {"text_field": args.text_field, "id_field": args.id_field}
-        read = replace(config.read, **{name: value for name, value in given.items() if value is not None})
+        # An empty name says that records have no such field, whatever the configuration holds.
+        read = replace(config.read, **{name: value or None for name, value in given.items() if value is not None})
         run(args.input, args.output, args.source, replace(config, read=read), options)
 
     return COMMAND.main(argv, body)

@@ -43,11 +43,14 @@ class Dataset:
 
     @classmethod
     def open(cls, *roots: str) -> Dataset:
-        """Read the manifests of directories; their order does not matter.
+        """Read the manifests of directories, or of all that a pattern matches; their order does not matter.
 
-        SchemaError where a directory has no manifest, or where two directories hold shards of the same name.
+        SchemaError where a directory has no manifest, where a pattern matches none, or where two directories hold shards of
+        the same name.
         """
-        found = sorted(((_read_manifest(root), root) for root in roots), key=lambda pair: (pair[0].sha256(), pair[1]))
+        found = sorted(
+            ((_read_manifest(root), root) for root in expand(roots)), key=lambda pair: (pair[0].sha256(), pair[1])
+        )
         owners: dict[str, str] = {}
         for manifest, root in found:
             for shard in manifest.shards:
@@ -131,6 +134,20 @@ class Dataset:
         ledger = self.table(LEDGER_TABLE, key, ["id", "action"])
         LEDGER.check_version(ledger.schema, shard_path(LEDGER_TABLE, key))
         return ledger.filter(pc.equal(ledger["action"], "removed"))["id"].combine_chunks()
+
+
+def expand(roots: Sequence[str]) -> list[str]:
+    """Replace patterns by the dataset directories that they match; other paths stay as they are."""
+    expanded = []
+    for root in roots:
+        if not files.has_glob(root):
+            expanded.append(root.rstrip("/") or root)
+            continue
+        found = [path for path, _ in files.match(files.join(root.rstrip("/"), MANIFEST_PATH))]
+        if not found:
+            raise SchemaError(f"no dataset directory (with {MANIFEST_PATH}) matches {files.redact(root)!r}")
+        expanded += [path[: -len(MANIFEST_PATH)].rstrip("/") for path in found]
+    return list(dict.fromkeys(expanded))
 
 
 def _read_manifest(root: str) -> Manifest:

@@ -1,0 +1,51 @@
+# `make repro` and `make test` do everything on a fresh machine, set-up included.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The lock pins versions; torch comes first and alone, so that pip does not look for another build of it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONHASHSEED := 0
+
+.PHONY: repro test lint bench clean lock
+
+repro: $(VENV)/.repro
+	dvc repro report
+	@cat reports/summary.txt
+
+test: lint
+	python -m pytest
+
+lint: $(VENV)/.test
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: $(VENV)/.bench
+	for script in benchmarks/[a-z]*.py; do python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Writes the lock from what is installed; run it after a change of pyproject.toml, in a fresh .venv without a lock.
+lock: $(VENV)/.test
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Gristmill needs Python 3.10 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.repro: $(VENV)/.python pyproject.toml requirements.lock
+	$(INSTALL) "$$(grep '^torch==' requirements.lock)"
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.repro
+	$(INSTALL) --editable '.[dev,dask,gcp,aws]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(INSTALL) --editable '.[bench]'
+	touch $@
