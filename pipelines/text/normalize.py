@@ -235,6 +235,16 @@ def _clean_text(
     to, kept, blank = start, start, start  # next byte; end of the last visible character; start of the run of blanks
     newlines, tab, ideographic, context = 0, False, False, _PLAIN
     while at < end:
+        if to == kept and to > start:  # inside a word, ASCII needs no look at a table
+            run = at
+            while at < end and 0x20 < data[at] < 0x7F:
+                out[to] = data[at]
+                at += 1
+                to += 1
+            if at > run:
+                kept = blank = to
+                context = _PLAIN
+                continue
         code, width = decode(data, at, end)
         action = actions[code]
         if action >= _JOINER:
@@ -294,7 +304,7 @@ def _context(code: int, facts: np.uint16, joining: np.ndarray, before: int) -> i
         return before
     if code == _BLACK_FLAG:
         return _FLAG
-    if kind == _SYMBOL:
+    if kind == _SYMBOL and code >= 0x80:
         return _EMOJI
     if (kind == _LETTER or kind == _MARK or kind == _CHARACTER) and joining[np.int64(facts) >> 8]:  # noqa: SIM109
         return _JOINS
