@@ -1,0 +1,132 @@
+"""One dataset directory, opened by every reader that people use, with nothing of ours but the files: all splits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pydoc_data.topics
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+
+from pipelines import clean, dedupe, ingest, shard
+from schemas.manifest import Manifest, parse
+
+SPLITS = ("train", "validation", "test")
+CHINESE = "敏捷的棕色狐狸跳过了懒狗，然后在河边的大树下休息。这是第{}段文字，用来检查中文文本。今天天气很好，我们去公园散步。"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of documentation and Chinese text, in several shards of each split."""
+    work = tmp_path_factory.mktemp("prepared")
+    texts = [*pydoc_data.topics.topics.values(), *(CHINESE.format(i) * (1 + i % 3) for i in range(40))]
+    lines = [json.dumps({"id": str(i), "text": text}, ensure_ascii=False) for i, text in enumerate(texts)]
+    (work / "raw.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    common = ["--workers", "1"]
+    raw, ingested, cleaned, decided = (str(work / name) for name in ("raw.jsonl.gz", "ingest", "clean", "dedupe"))
+    assert ingest.main(["--input", raw, "--source", "s", "--id-field", "id", "--output", ingested, *common]) == 0
+    assert clean.main(["--input", ingested, "--output", cleaned, *common]) == 0
+    assert dedupe.main(["--input", cleaned, "--output", decided, *common]) == 0
+    splits = "splits={train: 0.6, validation: 0.2, test: 0.2}"
+    arguments = ["--input", cleaned, "--decisions", decided, "--output", str(work / "shards"), "--set", splits]
+    assert shard.main([*arguments, "--set", "shard_bytes=100000", *common]) == 0
+    return work / "shards"
+
+
+@pytest.fixture(scope="module")
+def manifest(dataset: Path) -> Manifest:
+    return parse((dataset / "_meta/manifest.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def expected(dataset: Path, manifest: Manifest) -> dict[str, pa.Table]:
+    """The rows of each split as the IPC file reader sees them, which the manifest's counts confirm."""
+    tables = {}
+    for split in SPLITS:
+        files = [dataset / one.path for one in manifest.of(split)]
+        tables[split] = pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files)
+        assert tables[split].num_rows == sum(one.rows for one in manifest.of(split)) > 0
+    assert len(manifest.of("train")) > 1, "the test wants several shards"
+    return tables
+
+
+def paths(dataset: Path, split: str) -> list[str]:
+    return [str(path) for path in sorted((dataset / split).glob("*.arrow"))]
+
+
+def test_ipc_stream_reader_sees_the_same_rows(dataset: Path, expected: dict[str, pa.Table]) -> None:
+    for split in SPLITS:
+        tables = [pa.ipc.open_stream(pa.memory_map(path)).read_all() for path in paths(dataset, split)]
+        assert pa.concat_tables(tables).equals(expected[split])
+
+
+def test_pyarrow_dataset_sees_the_same_rows(dataset: Path, expected: dict[str, pa.Table]) -> None:
+    for split in SPLITS:
+        found = pyarrow.dataset.dataset(paths(dataset, split), format="ipc").to_table()
+        assert found.equals(expected[split])
+
+
+def test_load_from_disk_opens_root_and_split_without_copying(dataset: Path, expected: dict[str, pa.Table]) -> None:
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.load_from_disk(str(dataset))
+    assert set(whole) == set(SPLITS)
+    for split in SPLITS:
+        alone = datasets.load_from_disk(str(dataset / split))
+        for found in (whole[split], alone):
+            assert found["text"][:] == expected[split]["text"].to_pylist()
+            assert found["id"][:] == expected[split]["id"].to_pylist()
+
+
+def test_load_dataset_finds_every_split_through_the_card(
+    dataset: Path, expected: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    found = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path))
+    assert {split: len(found[split]) for split in found} == {split: t.num_rows for split, t in expected.items()}
+    for split in SPLITS:
+        assert found[split]["text"][:] == expected[split]["text"].to_pylist()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset_arrow_with_data_files(
+    dataset: Path, expected: dict[str, pa.Table], tmp_path: Path, streaming: bool
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    data_files = {split: str(dataset / split / "*.arrow") for split in SPLITS}
+    found = datasets.load_dataset("arrow", data_files=data_files, cache_dir=str(tmp_path), streaming=streaming)
+    for split in SPLITS:
+        assert [row["text"] for row in found[split]] == expected[split]["text"].to_pylist()
+
+
+def test_polars_scans_the_same_rows(dataset: Path, expected: dict[str, pa.Table]) -> None:
+    polars = pytest.importorskip("polars")
+    for split in SPLITS:
+        found = polars.scan_ipc(str(dataset / split / "*.arrow")).collect()
+        assert found["text"].to_list() == expected[split]["text"].to_pylist()
+        assert found["id"].to_list() == expected[split]["id"].to_pylist()
+
+
+def test_duckdb_queries_them_through_pyarrow(dataset: Path, expected: dict[str, pa.Table]) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    for split in SPLITS:
+        rows = pyarrow.dataset.dataset(paths(dataset, split), format="ipc")  # duckdb finds it by its name
+        counted = duckdb.sql("SELECT count(*), sum(length(text)) FROM rows").fetchall()[0]
+        characters = sum(len(text) for text in expected[split]["text"].to_pylist())
+        assert rows is not None and counted == (expected[split].num_rows, characters)
+
+
+def test_a_card_counts_the_books(dataset: Path, manifest: Manifest) -> None:
+    card = (dataset / "README.md").read_text(encoding="utf-8")
+    for split in SPLITS:
+        assert f"path: {split}/*.arrow" in card
+    assert f"{manifest.books['s'].kept:,}" in card
+
+
+def test_batches_have_constant_rows_so_that_a_row_is_found_by_divmod(dataset: Path, manifest: Manifest) -> None:
+    for one in manifest.shards:
+        reader = pa.ipc.open_file(pa.memory_map(str(dataset / one.path)))
+        sizes = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+        assert len(set(sizes[:-1])) <= 1 and all(size <= sizes[0] for size in sizes)
