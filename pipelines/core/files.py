@@ -85,8 +85,11 @@ def open_read(path: str) -> BinaryIO:
 def match(pattern: str) -> list[tuple[str, int]]:
     """List the files that a pattern matches, as sorted (path, bytes); empty where none does.
 
-    '*' stops at '/', '**' does not. A pattern that names an existing file is that file, brackets included.
+    '*' stops at '/', '**' does not. A pattern that names an existing file is that file, brackets included. What ends
+    in '/' names a directory, so it matches no file.
     """
+    if pattern.endswith("/"):
+        return []
     if is_local(pattern):
         if Path(pattern).is_file():
             return [_local_file(pattern)]
@@ -98,7 +101,8 @@ def match(pattern: str) -> list[tuple[str, int]]:
         found = FileSystems.match([pattern])[0].metadata_list
     except (BeamIOError, OSError, ValueError) as error:
         raise FileError(_message("cannot list", pattern, error)) from None
-    return sorted((entry.path, entry.size_in_bytes) for entry in found)
+    # Some tools leave empty objects named "folder/" in a bucket.
+    return sorted((entry.path, entry.size_in_bytes) for entry in found if not entry.path.endswith("/"))
 
 
 def exists(path: str) -> bool:
@@ -109,6 +113,23 @@ def exists(path: str) -> bool:
         raise FileError(_message("cannot look at", path, error)) from None
 
 
+def version(path: str) -> str:
+    """A word that changes when the content of an object changes: the store's checksum. Raises FileError."""
+    try:
+        return str(FileSystems.checksum(path))
+    except (BeamIOError, OSError, ValueError) as error:
+        raise FileError(_message("cannot look at", path, error)) from None
+
+
+def delete(paths: list[str]) -> None:
+    """Delete objects. Raises FileError."""
+    try:
+        if paths:
+            FileSystems.delete(paths)
+    except (BeamIOError, OSError, ValueError) as error:
+        raise FileError(_message("cannot delete", paths[0], error)) from None
+
+
 def list_tree(directory: str) -> list[tuple[str, int]]:
     """List all files below a directory or object prefix, at any depth, as sorted (path, bytes).
 
@@ -116,7 +137,7 @@ def list_tree(directory: str) -> list[tuple[str, int]]:
     are left out. Empty where the directory does not exist. Raises FileError for a link that leads nowhere.
     """
     if is_remote(directory):
-        return [entry for entry in match(directory.rstrip("/") + "/**") if not entry[0].endswith("/")]
+        return match(directory.rstrip("/") + "/**")
     found: list[tuple[str, int]] = []
     if Path(directory).is_dir():
         _walk(directory, (), found)

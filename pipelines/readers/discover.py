@@ -209,10 +209,12 @@ def _states(root: str, sizes: dict[str, int]) -> Claims:
 
 
 def _index_files(root: str, sizes: dict[str, int], name: str) -> Iterator[tuple[str, bytes]]:
-    """The folder and content of every file of that name (it may hold '/')."""
-    for path in sorted(sizes):
+    """The folder and content of every file of that name (it may hold '/') that is in no hidden folder."""
+    last = _name(name)
+    for path in sorted(path for path in sizes if path.endswith(last)):
         below = files.relative(path, root)
-        if below == name or below.endswith("/" + name):
+        inside = below[: len(below) - len(name)]
+        if below == inside + name and (not inside or inside.endswith("/")) and not _hidden(inside):
             with files.open_read(path) as raw:
                 yield path[: len(path) - len(name)].rstrip("/\\") or root, raw.read()
 

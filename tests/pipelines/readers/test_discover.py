@@ -146,6 +146,7 @@ def test_save_to_disk_directories_are_read_by_their_own_lists(tmp_path: Path) ->
     data = datasets.Dataset.from_dict({"text": [f"row {i}" for i in range(10)]})
     data.save_to_disk(tmp_path / "one", num_shards=2)
     datasets.DatasetDict({"train": data, "test": data}).save_to_disk(tmp_path / "dict")
+    data.save_to_disk(tmp_path / "dict" / ".cache" / "old")
     write(tmp_path, "one/cache-abc.arrow", "dict/train/cache-abc.arrow", "dict/README.md", "dict/notes.bin")
     one = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
     both = ["test/data-00000-of-00001.arrow", "train/data-00000-of-00001.arrow"]
