@@ -7,7 +7,7 @@ with spaces between them: a rule asks of a Chinese text what it asks of an Engli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +113,3 @@ def decide(signals: Mapping[str, np.ndarray], rules: tuple[Rule, ...]) -> Decisi
                 decisions.score[hit] = values[hit]
                 decisions.threshold[hit] = limit
     return decisions
-
-
-assert tuple(_RULES) == tuple(field.name for field in fields(FilterConfig))
