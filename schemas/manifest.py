@@ -83,16 +83,16 @@ def parse(raw: bytes, where: str = MANIFEST_PATH) -> Manifest:
     """Read a manifest, or raise SchemaError that says what is wrong with it."""
     try:
         data = json.loads(raw)
-        version = tuple(int(part) for part in data["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+        major, minor = (int(part) for part in data["format_version"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SchemaError(f"{where} is not a Gristmill manifest: {error}") from error
-    if version[0] > FORMAT_VERSION[0]:
+    if major > FORMAT_VERSION[0]:
         raise SchemaError(
-            f"{where} has format version {version[0]}.{version[1]}; this Gristmill reads up to {FORMAT_VERSION[0]}.x: "
+            f"{where} has format version {major}.{minor}; this Gristmill reads up to {FORMAT_VERSION[0]}.x: "
             "install a newer Gristmill, or write the data again with this one"
         )
     try:
-        return Manifest(
+        manifest = Manifest(
             stage=data["stage"],
             config=data["config"],
             versions=data["versions"],
@@ -100,7 +100,11 @@ def parse(raw: bytes, where: str = MANIFEST_PATH) -> Manifest:
             shards=[Shard(**shard) for shard in data["shards"]],
             books={source: Books(**books) for source, books in data["books"].items()},
             facts=data.get("facts", {}),
-            format_version=(version[0], version[1]),
+            format_version=(major, minor),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(f"{where}: a manifest field is missing or unknown: {error}") from error
+    for shard in manifest.shards:
+        if shard.path.startswith("/") or ".." in shard.path.split("/") or "\\" in shard.path:
+            raise SchemaError(f"{where} names the shard {shard.path!r}, which is no path inside the dataset")
+    return manifest

@@ -24,13 +24,13 @@ def _boundaries(table: pa.Table) -> Iterator[tuple[str, int, str]]:
     start = 0
     for batch in table.to_batches():
         lens = batch.column("seq_lens")
-        sums = np.add.reduceat(
-            np.append(lens.values.to_numpy(zero_copy_only=False).astype(np.int64), 0),
-            lens.offsets.to_numpy()[:-1],
-        ) if len(batch) else np.empty(0, np.int64)
         counts = pc.list_value_length(lens).to_numpy(zero_copy_only=False)
-        sums = np.where(counts == 0, 0, sums)
-        for row in np.flatnonzero((sums > length) | (counts == 0))[:1]:
+        ends = np.cumsum(counts)
+        running = np.append(0, np.cumsum(lens.flatten().to_numpy(zero_copy_only=False).astype(np.int64)))
+        sums = running[ends] - running[ends - counts]
+        for row in np.flatnonzero(counts == 0)[:1]:
+            yield "seq_lens", start + int(row), "the row holds no document"
+        for row in np.flatnonzero(sums > length)[:1]:
             yield "seq_lens", start + int(row), f"boundaries sum to {sums[row]}; the row has {length} slots"
         for name in ("doc_ids", "sources"):
             other = pc.list_value_length(batch.column(name)).to_numpy(zero_copy_only=False)

@@ -21,7 +21,7 @@ def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[
     for split in splits:
         own = sorted(shard for shard in shards if shard.table == split)
         fingerprint = "".join(shard.sha256[:4] for shard in own)[:16].ljust(16, "0")
-        state = {
+        state: dict[str, object] = {
             "_data_files": [{"filename": shard.path.rsplit("/", 1)[1]} for shard in own],
             "_fingerprint": fingerprint,
             "_format_columns": None,

@@ -12,14 +12,16 @@ from typing import Any
 import pyarrow as pa
 from apache_beam import coders
 
+from pipelines.core.sealed import canonical
+
 _OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
 
 
 def encode_batch(batch: pa.RecordBatch) -> bytes:
-    """Encode one record batch as a complete IPC stream (schema, batch, end)."""
+    """Encode one record batch as a complete IPC stream (schema, batch, end); equal batches give equal bytes."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_OPTIONS) as writer:
-        writer.write_batch(batch)
+        writer.write_batch(canonical(batch))
     return sink.getvalue().to_pybytes()
 
 

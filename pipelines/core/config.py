@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,20 +32,50 @@ def load(kind: type[T], section: str, path: str | Path | None = None, settings: 
         key, equals, raw = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: expected key=value")
-        _assign(values, key.strip().split("."), yaml.safe_load(raw), setting)
+        _assign(values, key.strip().split("."), _read_yaml(raw, f"--set {setting}"), setting)
     return parse(kind, values, f"section {section!r} of {path}" if path else f"settings of {section}")
 
 
 def _section(path: Path, section: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = _read_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(data, Mapping) or not isinstance(data.get(section, {}), Mapping):
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path} must be a mapping of sections to keys and values")
+    if section not in data:
+        raise ConfigError(f"{path} has no section {section!r}; it has: {', '.join(map(str, data))}")
+    values = {} if data[section] is None else data[section]
+    if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: section {section!r} must be a mapping of keys to values")
-    return _copy(data.get(section, {}))
+    return _copy(values)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number (PyYAML wants 1.0e-3), and a key may stand only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping; refuse a repeated key."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader: no object but YAML's own
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
 def _copy(value: Any) -> Any:
@@ -59,9 +91,12 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, setting: str) -
 
 
 def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Fill the dataclass `kind` from a mapping, strictly."""
+    """Fill the dataclass `kind` from a mapping, strictly: true is no number, and '5' neither."""
     try:
-        return _adapter(kind).validate_python(values)
+        # As JSON: pydantic's strict rules let a list be a tuple, and a mapping a dataclass, only there.
+        return _adapter(kind).validate_json(json.dumps(values), strict=True)
+    except TypeError as error:  # a date, or another value that only YAML has
+        raise ConfigError(f"{where}: {error}; write it in quotes") from error
     except ValidationError as error:
         lines = []
         for problem in error.errors():

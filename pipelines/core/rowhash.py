@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+_WORDS = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
+
 
 class RowHash:
     """Hash rows as they pass; xxh3-128 per leaf of every column, then over all of them.
@@ -20,7 +22,9 @@ class RowHash:
         self._leaves: dict[str, xxhash.xxh3_128] = {}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of a batch."""
+        """Add the rows of a batch. TypeError for a column type without a stable layout of its values."""
+        if not len(batch):
+            return
         for field, column in zip(self._schema, batch.columns, strict=True):
             self._feed(field.name, field, column)
 
@@ -32,8 +36,8 @@ class RowHash:
         if field.nullable:
             self._leaf(f"{name}?", pc.is_valid(column).cast(pa.uint8()).to_numpy(zero_copy_only=False))
         if pa.types.is_struct(kind):
-            for i in range(kind.num_fields):
-                self._feed(f"{name}.{kind.field(i).name}", kind.field(i), column.field(i))
+            for inner, values in zip(kind.fields, column.flatten(), strict=True):
+                self._feed(f"{name}.{inner.name}", inner, values)
         elif pa.types.is_fixed_size_list(kind):
             self._feed(f"{name}[]", kind.value_field, column.flatten())
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -50,10 +54,12 @@ class RowHash:
         elif pa.types.is_boolean(kind):
             filled = pc.fill_null(column, False) if column.null_count else column
             self._leaf(name, filled.cast(pa.uint8()).to_numpy(zero_copy_only=False))
-        else:
-            zero = pa.scalar(0, kind) if not pa.types.is_null(kind) else None
-            filled = pc.fill_null(column, zero) if column.null_count else column
+        elif pa.types.is_primitive(kind):
+            words = column.view(_WORDS[kind.bit_width])
+            filled = pc.fill_null(words, 0) if words.null_count else words
             self._leaf(name, np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)))
+        elif not pa.types.is_null(kind):  # of nulls the validity says everything
+            raise TypeError(f"column {name!r}: {kind} columns have no row hash")
 
     def hexdigest(self) -> str:
         """The hash, in hex."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 
 EOS = b"\xff\xff\xff\xff\0\0\0\0"
@@ -62,6 +63,16 @@ def check_schema(schema: pa.Schema) -> None:
             raise TypeError(f"column {field.name!r}: {kind} columns cannot be written to a shard")
 
 
+def canonical(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Copy a batch so that equal values have equal bytes.
+
+    Arrow pads a slice with what stands behind it in its parent's buffers, and leaves whatever it likes in the slots of
+    nulls. Both would make the bytes depend on how rows were batched before, and carry values of other rows along.
+    """
+    every = pa.array(np.arange(len(batch)))
+    return pa.RecordBatch.from_arrays([column.take(every) for column in batch.columns], schema=batch.schema)
+
+
 class SealedStream:
     """Append record batches to a sink as a sealed stream.
 
@@ -81,7 +92,8 @@ class SealedStream:
         self._position += len(data)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append one batch of exactly the stream's schema."""
+        """Append one batch of exactly the stream's schema; its bytes depend on its values alone."""
+        batch = canonical(batch)
         if self._options.compression is None:
             message = batch.serialize()
         else:

@@ -18,6 +18,8 @@ from pipelines.core.components import flatten, union
 from pipelines.core.identity import id_bytes
 from pipelines.text.minhash import jaccard
 
+POLICIES = ("source", "length", "date")
+
 
 class Candidates(NamedTuple):
     """The candidate documents of whole components, in the order of (component, policy).
@@ -69,7 +71,7 @@ def policy_order(
         elif name == "date":
             keys.append(np.nan_to_num(columns["date"], nan=np.inf))
         else:
-            raise ValueError(f"unknown survivor policy {name!r}; known: source, length, date")
+            raise ValueError(f"unknown survivor policy {name!r}; known: {', '.join(POLICIES)}")
     words = np.ascontiguousarray(id_bytes(columns["id"])).view(">u8").reshape(-1, 2)
     keys += [words[:, 0], words[:, 1]]
     return np.lexsort(keys[::-1])
