@@ -206,7 +206,7 @@ def _fill_gaps(
     rooms: np.ndarray,
     word_start: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Lay segments into the rows `gaps`, a piece each: (starts, lengths, documents, rows); row -1 where gaps ran out."""
+    """Lay segments into the rows `gaps`, a piece each: (starts, lengths, documents, rows), row -1 without a gap."""
     limit = len(starts) + len(gaps)
     out = np.empty((4, limit), np.int64)
     count = gap = 0

@@ -102,7 +102,7 @@ def _scan(
             if kind == _SPACE:
                 # A single space begins the next word. Of a longer run the first begins a word of spaces.
                 spaces = spaces + 1 if code == 0x20 else 0
-                last = at + 1 < end and (np.int64(info[decode(data, at + 1, end)[0]]) & 15) != _SPACE
+                last = at + 1 < end and _class_at(data, at + 1, end, info) != _SPACE
                 starts[at] = code != previous or (code == 0x20 and last)
                 state = _AFTER_SPACE if code == 0x20 and spaces == 1 else _NOTHING
                 previous = code
@@ -168,5 +168,9 @@ def _joins(data: np.ndarray, at: int, end: int, code: Any, previous: Any, width:
     if not letters and code != 0x2E and code != 0x2C:
         return False
     wanted = _LETTER if letters else _DIGIT
-    after = np.int64(info[decode(data, at + width, end)[0]]) & 15
-    return (np.int64(info[previous]) & 15) == wanted and after == wanted
+    return (np.int64(info[previous]) & 15) == wanted and _class_at(data, at + width, end, info) == wanted
+
+
+@numba.njit(nogil=True, cache=True)
+def _class_at(data: np.ndarray, at: int, end: int, info: np.ndarray) -> int:
+    return np.int64(info[decode(data, at, end)[0]]) & 15
