@@ -50,17 +50,17 @@ def footer(schema: pa.Schema, blocks: list[tuple[int, int, int]]) -> bytes:
 
 
 def check_schema(schema: pa.Schema) -> None:
-    """Raise TypeError for column types that a sealed stream or one of its readers cannot hold."""
+    """Raise TypeError for column types, at any depth, that a sealed stream or one of its readers cannot hold."""
     for field in schema:
-        kind = field.type
-        bad = (
-            pa.types.is_dictionary(kind)
-            or pa.types.is_float16(kind)
-            or pa.types.is_list_view(kind)
-            or pa.types.is_large_list_view(kind)
-        )
-        if bad:
-            raise TypeError(f"column {field.name!r}: {kind} columns cannot be written to a shard")
+        if _is_refused(field.type):
+            raise TypeError(f"column {field.name!r}: {field.type} columns cannot be written to a shard")
+
+
+def _is_refused(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_float16(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+        return True
+    return any(_is_refused(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def canonical(batch: pa.RecordBatch) -> pa.RecordBatch:
