@@ -173,4 +173,4 @@ def _joins(data: np.ndarray, at: int, end: int, code: Any, previous: Any, width:
 
 @numba.njit(nogil=True, cache=True)
 def _class_at(data: np.ndarray, at: int, end: int, info: np.ndarray) -> int:
-    return np.int64(info[decode(data, at, end)[0]]) & 15
+    return int(np.int64(info[decode(data, at, end)[0]]) & 15)
