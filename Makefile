@@ -21,7 +21,7 @@ lint: $(VENV)/.test
 	ruff format --check .
 	mypy
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.test
 	for script in benchmarks/[a-z]*.py; do python $$script || exit 1; done
 
 clean:
@@ -44,8 +44,4 @@ $(VENV)/.repro: $(VENV)/.python pyproject.toml requirements.lock
 
 $(VENV)/.test: $(VENV)/.repro
 	$(INSTALL) --editable '.[dev,dask,gcp,aws]'
-	touch $@
-
-$(VENV)/.bench: $(VENV)/.test
-	$(INSTALL) --editable '.[bench]'
 	touch $@
