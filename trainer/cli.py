@@ -11,6 +11,11 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 
+def where() -> str:
+    """' (process 2)' in a run of several; which one fails can matter, for each reads its own rows."""
+    return f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+
+
 def guarded(main: Callable[P, int]) -> Callable[P, int]:
     """Turn a command's expected errors (ValueError and its kin, FloatingPointError, OSError) into a line and code 1."""
 
@@ -19,8 +24,7 @@ def guarded(main: Callable[P, int]) -> Callable[P, int]:
         try:
             return main(*args, **kwargs)
         except (ValueError, FloatingPointError, OSError) as error:
-            if int(os.environ.get("RANK", 0)) == 0:  # every process fails the same way; one says so
-                print(f"error: {error}", file=sys.stderr)
+            print(f"error{where()}: {error}", file=sys.stderr)
             return 1
 
     return run

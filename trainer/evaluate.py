@@ -24,7 +24,7 @@ from trainer.cli import guarded
 from trainer.data import PackedDataset, shuffled
 from trainer.masking import ORDINARY, MaskConfig
 from trainer.model import MaskedLM
-from trainer.step import MicroBatch, autocast, token_losses
+from trainer.step import MicroBatch, token_losses
 from trainer.world import World, connect
 
 SEED = 0  # of evaluation masks and of the choice of rows: one for all runs, so that their numbers compare
@@ -99,8 +99,8 @@ def _measure(model: MaskedLM, dataset: PackedDataset, chosen: np.ndarray, unigra
     rows, documents = dataset.rows(chosen), dataset.documents(chosen)
     epochs = np.zeros(len(chosen), np.int64)
     micro = MicroBatch.of(rows, epochs, mask, dataset, SEED, device)
-    with autocast(precision, device):
-        losses, correct = token_losses(model, micro)
+    losses, logits = token_losses(model, micro, precision)
+    correct = logits.argmax(-1) == micro.labels
     segment = micro.segments.document.flatten()[micro.slots].cpu().numpy()
     labels = micro.labels.cpu().numpy()
     valid = labels != IGNORE_INDEX

@@ -30,8 +30,8 @@ class ModelConfig:
     """Size of the model.
 
     preset: 'tiny', 'mini', 'small' or 'base'. layers, hidden, heads, intermediate: replace the preset's number.
-    rope_theta: base of the rotary wavelengths (Su et al. 2021). norm_eps: added to variances. init_std: of the truncated
-    normal that fills matrices.
+    rope_theta: base of the rotary wavelengths (Su et al. 2021). norm_eps: added to variances. init_std: of the
+    truncated normal that fills matrices.
     unigram_bias: start the decoder's bias at the log frequency of each token, so that step 0 is the unigram model.
     """
 

@@ -23,7 +23,7 @@ from trainer.masking import MaskConfig, mask_rows
 from trainer.model import MaskedLM
 from trainer.world import World
 
-TAIL = ("loss", "masked", "correct", "stop")  # sums that travel behind the gradient
+TAIL = ("loss", "masked", "stop")  # sums that travel behind the gradient
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Means over the step's masked tokens: loss in nats, accuracy. masked: their number. norm: of the gradient."""
+    """loss: mean nats over the step's masked tokens. masked: their number. norm: of the gradient, before clipping."""
 
     loss: float
-    accuracy: float
     masked: int
     norm: float
     stop: bool
@@ -62,21 +61,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
-def token_losses(model: MaskedLM, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Loss in nats (float32, 0 where there is no label) and whether the best guess is right (bool), for each slot."""
-    logits = model(batch.input_ids, batch.segments, batch.slots).float()
-    losses = F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX, reduction="none")
-    return losses, logits.detach().argmax(-1) == batch.labels
+def token_losses(model: MaskedLM, batch: MicroBatch, precision: str) -> tuple[Tensor, Tensor]:
+    """Loss of each slot in nats (float32 [slots], 0 where there is no label), and the logits [slots, vocabulary]."""
+    with autocast(precision, batch.input_ids.device):
+        logits = model(batch.input_ids, batch.segments, batch.slots).float()
+        return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX, reduction="none"), logits
 
 
 def gradient(model: MaskedLM, parameters: Sequence[Tensor], batch: MicroBatch, precision: str, stop: bool) -> Tensor:
     """Gradient of the summed (not mean) loss, flat float32, and behind it the sums that TAIL names."""
-    with autocast(precision, batch.input_ids.device):
-        losses, correct = token_losses(model, batch)
-    loss = losses.sum()
+    loss = token_losses(model, batch, precision)[0].sum()
     parts = [part.reshape(-1) for part in torch.autograd.grad(loss, parameters)]
     masked = (batch.labels != IGNORE_INDEX).sum()
-    tail = torch.stack([loss.detach(), masked, correct.sum(), torch.full_like(masked, int(stop))]).float()
+    tail = torch.stack([loss.detach(), masked, torch.full_like(masked, int(stop))]).float()
     return torch.cat([*parts, tail])
 
 
@@ -111,5 +108,4 @@ def update(model: MaskedLM, optimizer: torch.optim.Optimizer, batches: Iterable[
         parameter.grad = part.view_as(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    accuracy = tail["correct"] / max(tail["masked"], 1.0)
-    return StepResult(loss, accuracy, int(tail["masked"]), norm, tail["stop"] > 0)
+    return StepResult(loss, int(tail["masked"]), norm, tail["stop"] > 0)

@@ -30,9 +30,7 @@ from trainer.masking import MaskConfig
 from trainer.metrics import Metrics, read, summarise
 from trainer.model import Architecture, MaskedLM
 from trainer.step import MicroBatch, StepResult, update
-from trainer.world import World, connect, launch, processes
-
-STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved and left because it was told to
+from trainer.world import STOPPED, World, connect, launch, processes
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Job:
             self.metrics.progress(step, result.loss, rate)
             if log_it:
                 self.metrics.write(step, "train", {
-                    "loss": result.loss, "accuracy": result.accuracy, "learning_rate": lr, "gradient_norm": result.norm,
+                    "loss": result.loss, "learning_rate": lr, "gradient_norm": result.norm, "masked": result.masked,
                     "tokens": step * self.step_tokens, "tokens_per_second": round(rate, 1),
                 })  # fmt: skip
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved and left because it was told to
 STORE = "GRISTMILL_STORE"  # file in which the processes that `launch` starts find each other
 
 
@@ -86,21 +88,42 @@ def processes(wanted: int, most: int) -> int:
 def launch(count: int, function: Callable[..., int], *arguments: Any) -> int:
     """Run `function(*arguments)` here, or in `count` new processes; return its exit code, the first that is not 0.
 
-    SIGTERM is passed on, so that a run saves its checkpoint however it is stopped.
+    SIGTERM is passed on, so that a run saves its checkpoint however it is stopped; when a process fails, the others,
+    which would wait for it for ever, are killed.
     """
     if count == 1:
         return function(*arguments)
+    context: Any = multiprocessing.get_context(_start_method())
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.spawn(_child, (count, str(Path(folder) / "store"), function, arguments), nprocs=count, join=False)
-        previous = signal.signal(signal.SIGTERM, lambda *_: [child.terminate() for child in context.processes])
+        given = (count, str(Path(folder) / "store"), function, arguments)
+        children = [context.Process(target=_child, args=(rank, *given)) for rank in range(count)]
+        previous = signal.signal(signal.SIGTERM, lambda *_: [child.terminate() for child in children])
         try:
-            while not context.join():
-                pass
-        except mp.ProcessExitedException as error:
-            return error.exit_code
+            for child in children:
+                child.start()
+            running, code = {child.sentinel: child for child in children}, 0
+            while running:
+                for done in connection.wait(list(running)):
+                    running.pop(done).join()
+                failed = [child.exitcode for child in children if child.exitcode]
+                code = code or (failed[0] if failed else 0)
+                if code and code != STOPPED:
+                    for child in running.values():
+                        child.kill()
         finally:
             signal.signal(signal.SIGTERM, previous)
-    return 0
+    return code
+
+
+def _start_method() -> str:
+    """Start processes as forks of a server that has imported everything once (seconds each, otherwise) and run nothing.
+
+    A fork of this process itself would inherit its threads' locks; other systems than Linux do not fork reliably.
+    """
+    if sys.platform != "linux":
+        return "spawn"
+    multiprocessing.set_forkserver_preload(["trainer.train", "torch._dynamo"])  # optimizers import the latter
+    return "forkserver"
 
 
 def _child(rank: int, count: int, store: str, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:

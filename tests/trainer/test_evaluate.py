@@ -40,9 +40,7 @@ def test_the_report_equals_a_plain_loop_over_documents(model: MaskedLM, packed: 
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in rows:
         one, documents = dataset.rows(rows[row : row + 1]), dataset.documents(rows[row : row + 1])
-        masked = mask_rows(
-            one.input_ids, one.word_start, one.row_ids, np.zeros(1, np.int64), mask, 128, evaluate.SEED
-        )
+        masked = mask_rows(one.input_ids, one.word_start, one.row_ids, np.zeros(1, np.int64), mask, 128, evaluate.SEED)
         batch = MicroBatch.of(one, np.zeros(1, np.int64), mask, dataset, evaluate.SEED, torch.device("cpu"))
         with torch.no_grad():
             logs = torch.log_softmax(model(batch.input_ids, batch.segments), -1)

@@ -36,9 +36,7 @@ def tokenizer(tmp_path: Path) -> Path:
     pieces = [*SPECIAL_TOKENS, "▁the", "中", "文"]
     fast = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=1))
     names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True))
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=fast, **{f"{key}_token": value for key, value in names.items()}
-    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=fast, **{f"{key}_token": value for key, value in names.items()})
     wrapped.save_pretrained(tmp_path / "tokenizer")
     return tmp_path / "tokenizer"
 

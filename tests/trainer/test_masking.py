@@ -7,6 +7,7 @@ from schemas.packed import CLS_ID, IGNORE_INDEX, MASK_ID, PAD_ID, SEP_ID
 from trainer.masking import MaskConfig, Masked, choose, mask_rows, philox, words
 
 LENGTH, VOCAB = 64, 1000
+DEFAULT = MaskConfig()
 
 
 def rows_of(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -21,7 +22,7 @@ def rows_of(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return ids, starts & (ids >= 5), np.arange(count, dtype=np.uint64) + (3 << 32)
 
 
-def mask(rows: tuple[np.ndarray, ...], config: MaskConfig = MaskConfig(), epoch: int = 0, seed: int = 0) -> Masked:
+def mask(rows: tuple[np.ndarray, ...], config: MaskConfig = DEFAULT, epoch: int = 0, seed: int = 0) -> Masked:
     return mask_rows(*rows, np.full(len(rows[0]), epoch), config, VOCAB, seed)
 
 
@@ -61,7 +62,7 @@ def test_a_row_has_the_same_mask_in_any_batch(unit: str) -> None:
 
 def test_masks_differ_between_epochs_seeds_and_rows() -> None:
     ids, starts, row_ids = rows_of(1)
-    same = tuple(np.repeat(column, 2, axis=0) for column in (ids, starts)) + (np.array([1, 2], np.uint64),)
+    same = np.repeat(ids, 2, axis=0), np.repeat(starts, 2, axis=0), np.array([1, 2], np.uint64)
     twins = chosen(mask(same), (2, LENGTH))
     assert (twins[0] != twins[1]).any()
     base = mask((ids, starts, row_ids)).slots
@@ -71,7 +72,7 @@ def test_masks_differ_between_epochs_seeds_and_rows() -> None:
 
 @pytest.mark.parametrize("ratio", [0.15, 0.3, 0.5])
 def test_every_row_gets_exactly_its_share_and_no_special_token(ratio: float) -> None:
-    ids, starts, row_ids = rows = rows_of(200)
+    ids, *_ = rows = rows_of(200)
     masked = mask(rows, MaskConfig(ratio=ratio))
     flags = chosen(masked, ids.shape)
     assert flags.sum(axis=1).tolist() == [round(ratio * n) for n in (ids >= 5).sum(axis=1).tolist()]

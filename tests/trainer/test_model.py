@@ -38,9 +38,7 @@ def test_our_weights_load_into_transformers_and_give_equal_logits(model: MaskedL
     assert (missing, unexpected) == (["decoder.weight"], [])  # tied to the embeddings
     ids = torch.randint(5, VOCAB, (3, LENGTH))
     with torch.no_grad():
-        torch.testing.assert_close(
-            model(ids, whole(ids)).view(3, LENGTH, VOCAB), peer(ids).logits, atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(model(ids, whole(ids)).view(3, LENGTH, VOCAB), peer(ids).logits, atol=1e-6, rtol=0)
 
 
 def test_weights_of_transformers_load_into_ours_and_give_equal_logits(model: MaskedLM) -> None:

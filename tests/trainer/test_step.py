@@ -56,7 +56,7 @@ def test_update_clips_and_reports_means_over_the_masked_tokens(model: MaskedLM, 
     rate = OptimConfig(lr=0.0)
     result = update(model, optim.build(model, rate), batches, World(), clip=1e9)
     assert result.loss == pytest.approx(np.log(128), rel=0.02)  # an untrained model guesses evenly
-    assert 0 < result.norm and not result.stop
+    assert result.norm > 0 and not result.stop
     seen = {}
     optimizer = optim.build(model, rate)
     optimizer.register_step_pre_hook(
