@@ -1,6 +1,6 @@
 """Gather what all stages say of themselves: books, metrics and plots for DVC, and a summary for people.
 
-    python -m pipelines.report --data data --model models --output reports
+python -m pipelines.report --data data --model models --output reports
 """
 
 from __future__ import annotations
@@ -139,8 +139,12 @@ def write(data: str, tokenizer: str | None, evaluation: str | None, output: str)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="gristmill report", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="gristmill report",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--data", default="data", metavar="DIR", help="folder that holds the stages' outputs")
     parser.add_argument("--tokenizer-report", metavar="FILE", help="report.json of the tokenizer")
     parser.add_argument("--evaluation", metavar="FILE", help="metrics that `gristmill evaluate` wrote")

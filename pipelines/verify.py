@@ -1,6 +1,6 @@
 """Check dataset directories against their manifests: every shard's sha256 and rows, and every record type's contract.
 
-    gristmill verify data/shards
+gristmill verify data/shards
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ def verify(root: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="gristmill verify", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="gristmill verify",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("dataset", nargs="+", metavar="DIR", help="dataset directories")
     args = parser.parse_args(argv)
 

@@ -1,6 +1,6 @@
 """Tell a document's history: where it came from, what each stage measured and decided, where it stands now.
 
-    gristmill why 9f86d081884c7d659a2feaa0c55ad015 --data data
+gristmill why 9f86d081884c7d659a2feaa0c55ad015 --data data
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ def history(wanted: str, data: str) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="gristmill why", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="gristmill why",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("id", metavar="ID", help="32 hex digits, or the record's locator (its own id or URL)")
     parser.add_argument("--data", default="data", metavar="DIR", help="folder that holds the stages' outputs")
     args = parser.parse_args(argv)
