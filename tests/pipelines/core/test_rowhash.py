@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from typing import Any
 
 import pyarrow as pa
@@ -55,8 +56,8 @@ def batch(values: list[dict[str, Any]]) -> pa.RecordBatch:
 def test_the_hash_does_not_depend_on_batch_borders_or_slices(values: list[dict[str, Any]], cuts: list[int]) -> None:
     whole = batch(values)
     borders = sorted({0, len(values), *(c for c in cuts if c <= len(values))})
-    parts = [whole.slice(a, b - a) for a, b in zip(borders[:-1], borders[1:], strict=True)]
-    apart = [batch(values[a:b]) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [whole.slice(a, b - a) for a, b in itertools.pairwise(borders)]
+    apart = [batch(values[a:b]) for a, b in itertools.pairwise(borders)]
     assert digest(whole) == digest(*parts) == digest(*apart) == digest(*parts, whole.slice(0, 0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def batches(draw: st.DrawFn) -> tuple[pa.RecordBatch, list[int]]:
 
 
 def slices(batch: pa.RecordBatch, borders: list[int]) -> list[pa.RecordBatch]:
-    return [batch.slice(a, b - a) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    return [batch.slice(a, b - a) for a, b in itertools.pairwise(borders)]
 
 
 def sealed(schema: pa.Schema, parts: list[pa.RecordBatch], compression: str | None = None) -> bytes:
