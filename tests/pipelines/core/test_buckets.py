@@ -1,0 +1,75 @@
+"""LSH buckets: no pair of equal hashes is lost between the cut and the edges, in whatever order batches arrive."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.core.buckets import BUCKET_SCHEMA, cut_by_range, node_numbers, node_row, node_shard, star_edges
+from pipelines.core.components import components
+
+hashes = st.lists(st.sampled_from([0, 1, 2**32, 2**63, 2**63 + 1, 2**64 - 1]) | st.integers(0, 2**64 - 1), max_size=30)
+
+
+@given(hashes, st.integers(1, 7))
+def test_cutting_loses_no_pair_and_keeps_equal_hashes_together(values: list[int], ranges: int) -> None:
+    nodes = np.arange(len(values))
+    parts = list(cut_by_range(np.array(values, np.uint64), nodes, ranges))
+    pairs = [
+        (h, n) for _, part in parts for h, n in zip(part["hash"].to_pylist(), part["node"].to_pylist(), strict=True)
+    ]
+    assert sorted(pairs) == sorted(zip(values, range(len(values)), strict=True))
+    where: dict[int, set[int]] = {}
+    for number, part in parts:
+        assert len(part) and 0 <= number < ranges and part.schema.equals(BUCKET_SCHEMA)
+        for value in part["hash"].to_pylist():
+            where.setdefault(value, set()).add(number)
+            assert number == (value >> 32) * ranges >> 32
+    assert all(len(numbers) == 1 for numbers in where.values())
+
+
+def test_ranges_are_of_equal_width() -> None:
+    values = np.array([0, 2**62 - 1, 2**62, 2**63, 3 * 2**62, 2**64 - 1], np.uint64)
+    parts = dict(cut_by_range(values, np.arange(6), 4))
+    assert {number: part["node"].to_pylist() for number, part in parts.items()} == {
+        0: [0, 1],
+        1: [2],
+        2: [3],
+        3: [4, 5],
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=30, unique=True), st.data())
+def test_edges_connect_exactly_the_buckets_whatever_the_order(
+    pairs: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(pairs)))
+    shuffled = data.draw(st.permutations(pairs))
+
+    def batch(some: list[tuple[int, int]]) -> pa.RecordBatch:
+        columns = [pa.array([h for h, _ in some], pa.uint64()), pa.array([n for _, n in some], pa.int64())]
+        return pa.RecordBatch.from_arrays(columns, schema=BUCKET_SCHEMA)
+
+    edges, largest = star_edges([batch(list(pairs))])
+    again, _ = star_edges([batch(shuffled[:cut]), batch(shuffled[cut:])])
+    assert edges == again
+    by_hash: dict[int, list[int]] = {}
+    for value, node in pairs:
+        by_hash.setdefault(value, []).append(node)
+    assert largest == max(len(nodes) for nodes in by_hash.values())
+    assert len(edges) == sum(len(nodes) - 1 for nodes in by_hash.values())
+    _, labels = components(edges["left"].to_numpy(), edges["right"].to_numpy())
+    every = [pair for nodes in by_hash.values() for pair in combinations(sorted(nodes), 2)]
+    left, right = (np.array([pair[i] for pair in every], np.int64) for i in (0, 1))
+    assert labels.tolist() == components(left, right)[1].tolist()
+
+
+def test_node_numbers_hold_shard_and_row() -> None:
+    rows = np.array([0, 1, 2**40 - 1])
+    numbers = node_numbers(2**22, rows)
+    assert (node_shard(numbers) == 2**22).all() and (node_row(numbers) == rows).all()
+    assert (np.diff(np.concatenate([numbers, node_numbers(2**22 + 1, rows)])) > 0).all()
