@@ -30,8 +30,8 @@ class RunConfig:
     steps: optimizer steps. rows: packed rows in a micro-batch. micro_batches: micro-batches of a step, a power of two;
     so many processes can share a step at most. seed: of weights, order and masks. precision: 'auto' (bfloat16 on CUDA
     devices that have it, else float32), 'float32' or 'bf16'. processes: to start on this machine, a power of two; 0:
-    one for each core or GPU; without meaning under torchrun. threads: in each process, 0: all cores; weights are the
-    same bits for any number of processes, but not for any number of threads. log_every, eval_every, save_every: steps
+    one for each core or GPU; without meaning under torchrun. threads: in each process, 0: its share of the cores; the
+    weights do not depend on the number of processes, but their last bits do on the number of threads. log_every, eval_every, save_every: steps
     between log lines, evaluations and checkpoints; 0: only at the end. eval_rows: packed rows to evaluate on, 0: all.
     eval_ratio: share of tokens masked there. keep: checkpoints to keep, 0: all.
     """

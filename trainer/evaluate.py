@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=0, help="packed rows to use, the same for every run; 0: all")
     parser.add_argument("--ratio", type=float, default=0.15, help="share of tokens masked")
     parser.add_argument("--batch", type=int, default=8, help="packed rows in a batch")
-    parser.add_argument("--threads", type=int, default=0, help="threads; 0: all cores")
+    parser.add_argument("--threads", type=int, default=1, help="threads; 0: all cores; bits depend on it")
     parser.add_argument("--metrics", type=Path, help="JSON file to write the report to")
     options = parser.parse_args(argv)
 
@@ -166,6 +166,8 @@ def main(argv: list[str] | None = None) -> int:
         batch=options.batch, precision="auto", world=world,
     )  # fmt: skip
     report = {"step": state.step, "table": options.table, **losses.report()}
+    if world.rank:
+        return 0
     print(table(report))
     if options.metrics:
         options.metrics.parent.mkdir(parents=True, exist_ok=True)

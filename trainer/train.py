@@ -32,6 +32,8 @@ from trainer.model import Architecture, MaskedLM
 from trainer.step import MicroBatch, StepResult, update
 from trainer.world import STOPPED, World, connect, launch, processes
 
+OPTIONS = "config.json"  # marks a directory as a run's
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -49,8 +51,12 @@ class Paths:
 
 def train(config: Config, paths: Paths, world: World) -> int:
     """Run from the newest checkpoint in the output directory, or from the start; return the exit code."""
-    run, job = config.run, Job(config, paths, world)
-    stopper = _Stopper()
+    with Stopper() as stopper:
+        return _loop(config, Job(config, paths, world), stopper)
+
+
+def _loop(config: Config, job: Job, stopper: Stopper) -> int:
+    run, world = config.run, job.world
     for step in range(job.start, run.steps):
         lr = optim.learning_rate(config.optim, step, run.steps)
         for group in job.optimizer.param_groups:
@@ -65,7 +71,7 @@ def train(config: Config, paths: Paths, world: World) -> int:
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"step {step + 1}: {error}; no weight was changed. Lower optim.lr (here {lr:.3g}) or optim.clip and "
-                f"start again; newest checkpoint: {checkpoint.latest(paths.checkpoints)}"
+                f"start again; newest checkpoint: {checkpoint.latest(job.paths.checkpoints)}"
             ) from error
         done = step + 1
         last = done == run.steps or result.stop
@@ -103,7 +109,12 @@ class Job:
         if found:
             self.start = checkpoint.restore(found, self.model, self.optimizer, self.manifest, asdict(config))
         self.step_tokens = config.run.micro_batches * config.run.rows * self.data.seq_len
-        self.metrics = Metrics(paths.output, self.start, config.run.steps) if world.rank == 0 else None
+        self.metrics: Metrics | None = None
+        if world.rank == 0:
+            text = json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
+            paths.output.mkdir(parents=True, exist_ok=True)
+            (paths.output / OPTIONS).write_text(text, encoding="utf-8")
+            self.metrics = Metrics(paths.output, self.start, config.run.steps)
         self.began = time.perf_counter()
 
     def save(self, step: int) -> None:
@@ -178,19 +189,24 @@ def micro_batches(dataset: PackedDataset, config: Config, step: int, world: Worl
         yield MicroBatch.of(dataset.rows(rows), epochs, config.mask, dataset, run.seed, world.device)
 
 
-class _Stopper:
-    """Remember that SIGTERM came. All processes stop at the same step, since the wish travels with the gradients."""
+class Stopper:
+    """Remember, while entered, that SIGTERM came. All processes stop at one step: the wish travels with gradients."""
 
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+    asked = False
+
+    def __enter__(self) -> Stopper:
+        self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
 
     def _ask(self, *_: object) -> None:
         self.asked = True
 
 
 def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> None:
-    """Refuse what cannot work before any process starts, and lay out the output directory."""
+    """Refuse what cannot work before any process starts."""
     if world_size & (world_size - 1) or config.run.micro_batches % world_size:
         raise ConfigError(
             f"{world_size} processes cannot share {config.run.micro_batches} micro-batches as a binary tree: use a "
@@ -198,15 +214,11 @@ def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> Non
         )
     for name in (config.data.train, config.data.evaluate):
         PackedDataset(paths.data, name)
-    described = paths.output / "config.json"
     if paths.output.exists() and any(paths.output.iterdir()):
-        if not described.exists():
+        if not (paths.output / OPTIONS).exists():
             raise CheckpointError(f"{paths.output} holds something that is no training run: choose another --output")
         if not resume:
             raise CheckpointError(f"{paths.output} holds a run: continue it with --resume, or choose another --output")
-    paths.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
-    described.write_text(text, encoding="utf-8")
 
 
 @guarded

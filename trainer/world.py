@@ -54,9 +54,12 @@ class World:
 
 
 def connect(threads: int) -> World:
-    """Join the processes that torchrun or `launch` started, NCCL on CUDA and gloo on CPU; or be alone."""
-    torch.set_num_threads(threads or cores())
+    """Join the processes that torchrun or `launch` started, NCCL on CUDA and gloo on CPU; or be alone.
+
+    threads: for this process; 0: its share of the cores.
+    """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    torch.set_num_threads(threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -127,7 +130,8 @@ def _start_method() -> str:
 
 
 def _child(rank: int, count: int, store: str, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), **{STORE: store})
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, STORE: store}
+    os.environ.update({name: str(value) for name, value in names.items()})
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name that resolves to nowhere must not matter
     code = function(*arguments)
