@@ -50,8 +50,8 @@ _RANGE_BYTES = 64 << 20  # of ids in one group of the shuffle
 class IngestConfig:
     """How raw files become shards.
 
-    shard_bytes: text bytes at which a shard ends. max_rejected: share of a source's records that may be dead letters before
-    the run fails; rejected_floor: so many may be, whatever their share.
+    shard_bytes: text bytes at which a shard ends. max_rejected: share of a source's records that may be dead letters
+    before the run fails; rejected_floor: so many may be, whatever their share.
     """
 
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -233,8 +233,8 @@ COMMAND = StageCommand(
     STAGE,
     """
     Read raw files into document shards.
-    Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text and Markdown, and directories that Hugging
-    Face save_to_disk or Gristmill wrote. Every field but the text and the id is kept as metadata.
+    Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text and Markdown, and directories that
+    Hugging Face save_to_disk or Gristmill wrote. Every field but the text and the id is kept as metadata.
     """,
     IngestConfig,
     add_arguments=_arguments,
@@ -245,9 +245,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
 
     def body(args: argparse.Namespace, config: IngestConfig, options: RunOptions) -> None:
-        given = {"text_field": args.text_field, "id_field": args.id_field}
-        # An empty name says that records have no such field, whatever the configuration holds.
-        read = replace(config.read, **{name: value or None for name, value in given.items() if value is not None})
+        read = config.read
+        if args.text_field is not None:
+            read = replace(read, text_field=args.text_field)
+        if args.id_field is not None:  # an empty name: records have none, whatever the configuration says
+            read = replace(read, id_field=args.id_field or None)
         run(args.input, args.output, args.source, replace(config, read=read), options)
 
     return COMMAND.main(argv, body)

@@ -57,7 +57,7 @@ def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False) 
         field("row_id", pa.uint64(), "unique in its split: shard number << 32 | row in the shard"),
         field("input_ids", fixed(token), "token ids; each document segment is [CLS] … [SEP]; then [PAD]"),
         field("seq_lens", each(pa.uint16()), "length of each document segment, in order, specials included"),
-        field("word_start", fixed(pa.bool_()), "true where a token begins a word (Chinese words too); false on specials"),
+        field("word_start", fixed(pa.bool_()), "true where a token begins a word, Chinese ones too; false on specials"),
         field("doc_ids", each(ID), "id of each segment's document"),
         field("sources", each(pa.string()), "source of each segment's document"),
         field("byte_lens", each(pa.uint32()), "UTF-8 bytes of text that each segment's tokens cover"),

@@ -15,7 +15,7 @@ from pipelines import clean, dedupe, ingest, shard
 from schemas.manifest import Manifest, parse
 
 SPLITS = ("train", "validation", "test")
-CHINESE = "敏捷的棕色狐狸跳过了懒狗，然后在河边的大树下休息。这是第{}段文字，用来检查中文文本。今天天气很好，我们去公园散步。"
+CHINESE = "敏捷的棕色狐狸跳过了懒狗，然后在河边休息。这是第{}段文字，用来检查中文文本。今天天气很好，我们去散步。"
 
 
 @pytest.fixture(scope="module")

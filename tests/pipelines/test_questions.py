@@ -13,7 +13,22 @@ from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
 from schemas.base import SchemaError
 
-WORDS = "the quick brown fox jumps over a lazy dog near the quiet river bank while seven small birds watch it".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "lazy",
+    "dogs",
+    "near",
+    "quiet",
+    "river",
+    "bank",
+    "while",
+    "birds",
+]
 
 
 def sentence(start: int, length: int = 60) -> str:
