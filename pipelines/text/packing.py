@@ -6,6 +6,7 @@ Best fit decreasing: Johnson, "Near-optimal bin packing algorithms", MIT 1973; f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -51,6 +52,23 @@ class Tokens:
     word_start: np.ndarray
     byte_offsets: np.ndarray
     offsets: np.ndarray
+
+
+def join(parts: Sequence[Tokens]) -> Tokens:
+    """Lay the tokens of several groups of documents end to end; at least one group."""
+    before = np.cumsum([0, *(len(part.ids) for part in parts)])
+    covered = np.cumsum([0, *(part.byte_offsets[-1] for part in parts)])
+    return Tokens(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.word_start for part in parts]),
+        _chain([part.byte_offsets + base for part, base in zip(parts, covered, strict=False)]),
+        _chain([part.offsets + base for part, base in zip(parts, before, strict=False)]),
+    )
+
+
+def _chain(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join offsets, each of which begins with the last of the one before it."""
+    return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
 
 
 def cut(offsets: np.ndarray, word_start: np.ndarray, room: int) -> Segments:

@@ -37,9 +37,10 @@ LONGEST_RUN = 65_536
 # The order in which EM adds its float32 counts depends on the number of threads, so this is a constant, not a setting:
 # measured, 1, 2 and 16 threads give three different models, and 16 twice the same on any number of cores.
 TRAINING_THREADS = 16
-MAX_LINE = (
-    4096  # characters of a training line; SentencePiece silently skips lines above its own limit, which is set higher
-)
+# Seeds per piece of the vocabulary, and EM steps per round. SentencePiece's own 1,000,000 and 2 took 2.6 times as long
+# on 11 MB of English and Chinese, for 0.4 % fewer bytes per token on held-out text.
+_SEEDS, _EM_STEPS = 12, 1
+MAX_LINE = 4096  # characters of a training line; SentencePiece silently skips lines above its own, higher limit
 _UNTRAINABLE = "\t\n\u2581\u2585"  # separators, and SentencePiece's own marks for spaces and unknown characters
 _GROUP = 64  # distinct words per call; measured, 32 to 512 differ little, 1 costs three times as much
 _NAMED = (
@@ -154,6 +155,8 @@ def train(texts: pa.Array, config: TrainConfig) -> bytes:
             split_digits=config.split_digits,
             input_sentence_size=0,
             max_sentence_length=16 * MAX_LINE,
+            seed_sentencepiece_size=_SEEDS * config.vocab_size,
+            num_sub_iterations=_EM_STEPS,
             num_threads=TRAINING_THREADS,
             control_symbols=list(SPECIAL_TOKENS[len(_NAMED) :]),
             minloglevel=2,
