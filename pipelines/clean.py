@@ -143,7 +143,7 @@ def run(
 ) -> None:
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
     dataset = Dataset.open(*inputs)
-    with begin(STAGE, output, config, options) as stage:
+    with begin(STAGE, output, config, options, [dataset]) as stage:
         total = dataset.content_bytes()
         reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [])

@@ -37,7 +37,7 @@ from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, open_shard, read_batches, read_table, take_rows, write_shard
 from pipelines.core.stage import Report, StageRun, begin
 from pipelines.core.summary import print_summary
-from pipelines.core.survivors import Candidates, Verdicts, decide, dense_buckets, policy_order
+from pipelines.core.survivors import POLICIES, Candidates, Verdicts, decide, dense_buckets, policy_order
 from pipelines.text.dates import epoch_seconds
 from pipelines.text.minhash import MinHashConfig, band_hashes, signatures, sketches
 from pipelines.text.shingles import shingle_hashes
@@ -73,6 +73,15 @@ class DedupeConfig:
     date_field: str | None = None
     bucket_cap: int = 1000
     compression: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what would otherwise show only after the first pass, or never."""
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold is a similarity above 0 and at most 1; got {self.threshold}")
+        if min(self.shingle_size, self.bucket_cap) < 1:
+            raise ValueError("shingle_size and bucket_cap are at least 1")
+        if unknown := set(self.survivor) - set(POLICIES):
+            raise ValueError(f"unknown survivor policy {sorted(unknown)[0]!r}; known: {', '.join(POLICIES)}")
 
 
 # --- sign: documents → index, buckets ---------------------------------------------------------------------------------
@@ -351,7 +360,7 @@ def run(
 ) -> None:
     """Deduplicate dataset directories into `output` and print the summary."""
     dataset = Dataset.open(*inputs)
-    with begin(STAGE, output, config, options) as stage:
+    with begin(STAGE, output, config, options, [dataset]) as stage:
         reports = _pipelines(stage, dataset, config, materialize)
         facts = {
             "largest_bucket": max((r.facts.get("largest_bucket", 0) for r in reports), default=0),

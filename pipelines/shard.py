@@ -66,7 +66,7 @@ class ShardConfig:
     def __post_init__(self) -> None:
         if not self.splits or abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
             raise ConfigError(f"splits must be shares that add up to 1, not {self.splits}")
-        if any(not name.isidentifier() or name in (LEDGER_TABLE, DOCUMENTS) for name in self.splits):
+        if any(not name.isidentifier() or name[0] == "_" or name in (LEDGER_TABLE, DOCUMENTS) for name in self.splits):
             raise ConfigError(f"splits must be plain names, none of them ledger or documents: {list(self.splits)}")
         if any(weight < 0 for weight in self.weights.values()):
             raise ConfigError(f"weights must not be negative: {self.weights}")
@@ -293,7 +293,10 @@ def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: Sh
     decided = Dataset.open(*decisions) if decisions else None
     if decided is not None:
         check_decisions(documents, decided)
-    with begin(STAGE, output, config, options) as stage:
+    unknown = sorted(set(config.weights) - set(documents.books))
+    if unknown:
+        raise ConfigError(f"weights name {', '.join(unknown)}; the input holds: {', '.join(documents.books)}")
+    with begin(STAGE, output, config, options, [documents, *([decided] if decided else [])]) as stage:
         reports = stage.pipeline(
             "shard", lambda p: build(p, documents, decided, stage.root, config), documents.content_bytes()
         )

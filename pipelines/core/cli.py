@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import re
 import sys
 import textwrap
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core import files
 from pipelines.core.config import describe, load
+from pipelines.core.logs import quiet
 from pipelines.core.output import OutputError
-from pipelines.core.runners import MODES, RUNNERS, RunOptions, check_beam_args, configure_filesystems
-from pipelines.core.stage import BooksError
+from pipelines.core.runners import MODES, RUNNERS, RunnerError, RunOptions, check_beam_args, configure_filesystems
+from pipelines.core.stage import BooksError, DryRun
 
 # Errors that a person can mend: their message says what to do, a traceback would only hide it.
 EXPECTED = (ValueError, OSError, OutputError, BooksError)
@@ -61,6 +59,14 @@ class StageCommand:
         parser.add_argument(
             "--mode", default=self.mode, choices=sorted(MODES), help="of local workers (default: %(default)s)"
         )
+        parser.add_argument(
+            "--dry_run",
+            nargs="?",
+            const=True,
+            default=False,
+            type=_truth,
+            help="build the first pipeline, have the runner check it, list its transforms, and write nothing",
+        )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and Beam's log")
         if self.materialize:
             parser.add_argument(
@@ -75,13 +81,17 @@ class StageCommand:
 
         0: done. 1: the run failed, with one clear line on standard error. 2: the command line is wrong.
         """
-        args, beam_args = self.parser().parse_known_args(argv)
+        parser = self.parser()
+        args, beam_args = parser.parse_known_args(argv)
+        try:
+            check_beam_args(beam_args)
+        except RunnerError as error:
+            parser.error(str(error))
         return guarded(self.name, lambda: self._run(args, tuple(beam_args), body), debug=args.debug)
 
     def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
-        check_beam_args(beam_args)
         config = load(self.config, self.name, args.config, args.set)
-        options = RunOptions(args.runner, args.workers, args.mode, beam_args)
+        options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run)
         configure_filesystems(beam_args)
         body(args, config, options)
 
@@ -93,6 +103,12 @@ def _count(raw: str) -> int:
     return value
 
 
+def _truth(raw: str) -> bool:
+    if raw.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError("must be true or false, or nothing")
+    return raw.lower() == "true"
+
+
 def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     """Run `body`; turn an error into one line on standard error and an exit code."""
     quiet(debug)
@@ -101,33 +117,36 @@ def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"gristmill {name}: interrupted; the output directory is as it was", file=sys.stderr)
         return 130
+    except DryRun as end:
+        print(files.redact(str(end)))
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(files.redact(traceback.format_exc()), file=sys.stderr, end="")
         print(f"gristmill {name}: error: {files.redact(root_cause(error))}", file=sys.stderr)
-        if not debug and not isinstance(error, EXPECTED):
+        if not debug and not _is_expected(error):
             print("  (run again with --debug for the whole traceback)", file=sys.stderr)
         return 1
     return 0
 
 
+def _is_expected(error: BaseException) -> bool:
+    # Beam raises a worker's error as RuntimeError('OSError: …').
+    return isinstance(error, EXPECTED) or str(error).startswith(tuple(f"{kind.__name__}: " for kind in EXPECTED))
+
+
 def root_cause(error: BaseException) -> str:
     """Find the sentence that says what went wrong inside an error that Beam wrapped."""
     text = str(error)
-    if "Traceback (most recent call last)" in text:  # from a worker process, as text
-        found = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.*)$", text, re.MULTILINE)
-        if found:
-            text = f"{found[-1][1]}" if found[-1][1] else found[-1][0]
-    text = re.sub(r" ?\[while running '[^']*'\]", "", text).strip()
-    text = re.sub(r"\s+", " ", text)
+    if "Traceback (most recent call last)" in text:  # from a worker, as text
+        found = _RAISED.findall(text)
+        text = found[-1] if found else text
+    text = re.sub(r" ?\[while running '[^']*'\]", "", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    while (wrapped := _KIND.sub("", text)) != text:
+        text = wrapped
     return text or type(error).__name__
 
 
-def quiet(debug: bool) -> None:
-    """Keep libraries' threads to ours, and Beam's log to warnings that matter."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")  # workers are the parallelism; native pools on top would fight
-    if not debug:
-        logging.getLogger().setLevel(logging.ERROR)
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="apache_beam")
+# The line that ends a traceback, and the name of an exception before its message.
+_RAISED = re.compile(r"^ +.*\n([A-Za-z_][\w.]*(?:: .*)?)$", re.MULTILINE)
+_KIND = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Invalid): ")

@@ -20,19 +20,30 @@ _SECRET = re.compile(
 _SECRET_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
 
 
+_hidden: set[str] = set()
+
+
 class FileError(OSError):
     """A file or directory cannot be used; the message names it and holds no credentials."""
+
+
+def hide(secret: str) -> None:
+    """Have `redact` replace a value wherever it stands; shorter ones than four characters would hide ordinary text."""
+    if len(secret) >= 4:
+        _hidden.add(secret)
 
 
 def redact(text: str) -> str:
     """Replace credentials in a text with '***': user info and signed parameters of URLs, secrets by name or by value.
 
-    Values of the usual secret environment variables are replaced wherever they stand.
+    Values of the usual secret environment variables, and those named to `hide`, are replaced wherever they stand.
     """
     for name in _SECRET_ENVIRONMENT:
         value = os.environ.get(name, "")
         if len(value) >= 8:
             text = text.replace(value, "***")
+    for value in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(value, "***")
     text = _USER_INFO.sub(r"\g<scheme>***@", text)
     return _SECRET.sub(r"\g<name>***", text)
 

@@ -1,18 +1,19 @@
 """Make a dataset directory visible all at once, or not at all.
 
 Local: everything is written into a hidden sibling, `.NAME.partial`; the commit exchanges the two directories in one
-system call. Whoever looks sees the old dataset or the new one. Object stores have no directories to exchange: there the old
-manifest goes first, the shards are written under their final keys, and the new manifest comes last.
+system call. Whoever looks sees the old dataset or the new one. `.NAME.lock` beside them keeps a second run out.
+Object stores have no directories to exchange: there the old manifest goes first, the shards are written under their
+final keys, and the new manifest comes last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import shutil
 import sys
-import uuid
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,21 +31,38 @@ class OutputError(RuntimeError):
     """The output directory cannot be written."""
 
 
+class Unclaimed:
+    """An output directory that a dry run names and leaves alone."""
+
+    def __init__(self, path: str) -> None:
+        self.path = self.root = path.rstrip("/") or path
+
+    def commit(self, manifest: Manifest) -> None:
+        """Refuse: there is nothing to commit."""
+        raise OutputError("a dry run has nothing to commit")
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+
 class Output:
     """A dataset directory in the making. `root` is where the shards go until `commit`."""
 
     def __init__(self, path: str) -> None:
-        self.path = path.rstrip("/")
+        self.path = path.rstrip("/") or path
         self._local = files.is_local(self.path)
         self._lock: IO[Any] | None = None
-        self._check_target()
         if self._local:
-            target = Path(self.path).absolute()
-            self._target, self._partial = target, target.with_name(f".{target.name}.partial")
+            # A link is followed: what is exchanged must be the directory and its sibling on the same disk.
+            self._target = Path(self.path).resolve()
+            self._partial = self._target.with_name(f".{self._target.name}.partial")
+            self._aside = self._target.with_name(f".{self._target.name}.previous")
             self.root = str(self._partial)
+            self._check_target()
             self._claim()
         else:
             self.root = self.path
+            self._check_target()
             if files.exists(files.join(self.path, MANIFEST_PATH)):
                 FileSystems.delete([files.join(self.path, MANIFEST_PATH)])
 
@@ -69,21 +87,21 @@ class Output:
                 )
 
     def _claim(self) -> None:
-        """Take the partial directory, sweep what a killed run left there, and keep others out."""
+        """Keep other runs out, then mend and sweep what a killed run left."""
         try:
-            self._partial.mkdir(parents=True, exist_ok=True)
-            lock = (self._partial / ".lock").open("w")
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._target.with_name(f".{self._target.name}.lock"))
+            if self._lock is None:
+                raise OutputError(f"another run is writing {self.path}; wait for it, or stop it")
+            if self._aside.exists() and not self._target.exists():
+                self._aside.rename(self._target)
+            for leftover in (self._partial, self._aside):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            self._partial.mkdir()
         except OSError as error:
+            self._release()
             raise OutputError(f"cannot write beside {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise OutputError(f"another run is writing {self.path}; wait for it, or stop it") from error
-        self._lock = lock
-        for leftover in self._partial.iterdir():
-            if leftover.name != ".lock":
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def commit(self, manifest: Manifest) -> None:
         """Sweep what the manifest does not name, write the manifest, and make the dataset visible."""
@@ -108,21 +126,18 @@ class Output:
                     path.rmdir()
                 else:
                     fsync_directory(path)
-            elif relative not in named and relative != ".lock":
+            elif relative not in named:
                 path.unlink()
 
     def _swap(self) -> None:
-        (self._partial / ".lock").unlink()
         fsync_directory(self._partial)
         if self._target.exists():
-            _exchange(self._partial, self._target)
-            fsync_directory(self._target.parent)
-            old = self._partial.with_name(f".{self._target.name}.{uuid.uuid4().hex}.partial")
-            self._partial.rename(old)
-            shutil.rmtree(old)
+            _exchange(self._partial, self._target, self._aside)
         else:
             self._partial.rename(self._target)
-            fsync_directory(self._target.parent)
+        fsync_directory(self._target.parent)
+        # The new dataset is in place: a rest of the old one that cannot be removed is no failure of this run.
+        shutil.rmtree(self._partial, ignore_errors=True)
         self._release()
 
     def abort(self) -> None:
@@ -133,19 +148,43 @@ class Output:
 
     def _release(self) -> None:
         if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
 
-def _exchange(new: Path, old: Path) -> None:
-    """Exchange two directories in one step (Linux renameat2); elsewhere by two renames, as close as they come."""
+def _lock(path: Path) -> IO[Any] | None:
+    """Lock a file, made where it is missing; None where another process holds it."""
+    while True:
+        handle = path.open("a")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        # Whoever held it before may have unlinked it between our open and our lock: then it keeps nobody out.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                return handle
+        handle.close()
+
+
+def _exchange(new: Path, old: Path, aside: Path) -> None:
+    """Exchange two directories in one step (Linux renameat2), so that `new` becomes the old one.
+
+    Filesystems that cannot do that get two renames; a run killed between them leaves the old dataset in `aside`, and
+    the next claim of the directory puts it back.
+    """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if hasattr(libc, "renameat2"):
             names = os.fsencode(new), os.fsencode(old)
             if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
                 return
-    aside = old.with_name(f".{old.name}.{uuid.uuid4().hex}.partial")
     old.rename(aside)
-    new.rename(old)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
     aside.rename(new)

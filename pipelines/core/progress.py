@@ -10,6 +10,7 @@ import contextlib
 import os
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -43,15 +44,18 @@ def _line(label: str, records: int, size: int, total: int, elapsed: float) -> st
 
 
 @contextlib.contextmanager
-def shown(label: str, total: int, path: Path) -> Iterator[None]:
+def shown(label: str, total: int) -> Iterator[None]:
     """Show progress on standard error while the body runs; nothing where it is no terminal.
 
-    total: bytes to do, 0 where it is not known. path: a local file that workers may append to.
+    total: bytes to do, 0 where it is not known.
     """
     if not sys.stderr.isatty():
         yield
         return
-    path.write_bytes(b"")
+    # Not in the working directory: that may be read-only, or shared with another run.
+    handle, name = tempfile.mkstemp(prefix="gristmill-", suffix=".progress")
+    os.close(handle)
+    path = Path(name)
     os.environ[ENVIRONMENT] = str(path)
     done, start = threading.Event(), time.monotonic()
 

@@ -6,23 +6,31 @@ one command would mean different engines on different machines.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pipeline import PipelineVisitor
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from pipelines.core import files, on_dask
 
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
-MODES = {"inline": "in_memory", "threads": "multi_threading", "processes": "multi_processing"}
-_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
+# Beam's own multi_processing starts its own worker, which logs credentials: make_runner names ours instead.
+MODES = {"inline": "in_memory", "threads": "multi_threading", "processes": "in_memory"}
+_SECRET_NAME = re.compile(r"secret|token|password|access_key|credential|connection_string")
 
 
 class RunnerError(ValueError):
@@ -34,13 +42,19 @@ class RunOptions:
     """How to run a pipeline. Nothing here changes a byte of the output.
 
     runner: one of RUNNERS. workers: local workers, 0 = all cores. mode: 'inline', 'threads' or 'processes', of the
-    local runner. beam_args: further options for Beam.
+    local runner. beam_args: further options for Beam. dry_run: build and check the first pipeline, and stop.
     """
 
     runner: str = "local"
     workers: int = 0
     mode: str = "threads"
     beam_args: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def planned(self) -> bool:
+        """Whether the pipeline is only built: a dry run, or a template for Dataflow."""
+        return self.dry_run or _template_location(self) is not None
 
     @property
     def worker_count(self) -> int:
@@ -55,27 +69,51 @@ def pipeline_options(options: RunOptions) -> PipelineOptions:
     check_beam_args(options.beam_args)
     args = [*options.beam_args]
     if options.runner == "local":
-        mode = "inline" if options.worker_count == 1 else options.mode
-        args += [f"--direct_num_workers={options.worker_count}", f"--direct_running_mode={MODES[mode]}"]
+        args += [f"--direct_num_workers={options.worker_count}", f"--direct_running_mode={MODES[local_mode(options)]}"]
     else:
-        args += [f"--runner={_DASK if options.runner == 'DaskRunner' else options.runner}"]
+        args += [f"--runner={on_dask.DASK_RUNNER if options.runner == 'DaskRunner' else options.runner}"]
     return PipelineOptions(args)
+
+
+def local_mode(options: RunOptions) -> str:
+    """The mode of the local runner: one worker needs neither threads nor processes."""
+    return "inline" if options.worker_count == 1 else options.mode
+
+
+def _template_location(options: RunOptions) -> str | None:
+    cloud = PipelineOptions(list(options.beam_args)).view_as(GoogleCloudOptions)
+    return cloud.template_location if options.runner == "DataflowRunner" else None
 
 
 def check_beam_args(args: Sequence[str]) -> None:
     """Raise RunnerError for an option that neither a stage nor Beam knows."""
-    known = {flag for action in _beam_parser()._actions for flag in action.option_strings}
-    for arg in args:
-        flag = arg.split("=", 1)[0]
-        if arg.startswith("--") and flag not in known:
-            raise RunnerError(f"unknown option {flag}: neither this stage nor Beam has it (see --help)")
-        if not arg.startswith("-") and args[0] == arg:
-            raise RunnerError(f"unexpected argument {arg!r} (see --help)")
+    if any(arg.startswith("--dask_") for arg in args):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(on_dask.DASK_RUNNER.rpartition(".")[0])  # defines the options
+    _, unknown = _beam_parser().parse_known_args(list(args))
+    if unknown:
+        name = unknown[0].split("=", 1)[0]
+        what = f"unknown option {name}" if name.startswith("-") else f"unexpected argument {name!r}"
+        raise RunnerError(f"{what}: neither this stage nor Beam has it (see --help)")
 
 
 def configure_filesystems(beam_args: Sequence[str]) -> None:
-    """Give Beam's filesystems their options (endpoints, credentials) outside a pipeline too."""
-    FileSystems.set_options(PipelineOptions(list(beam_args)))
+    """Give Beam's filesystems their options (endpoints, credentials) outside a pipeline too.
+
+    Values of options that hold credentials are kept out of every message from here on.
+    """
+    options = PipelineOptions(list(beam_args))
+    hide_credentials(options)
+    FileSystems.set_options(options)
+
+
+def hide_credentials(options: PipelineOptions) -> list[str]:
+    """Keep the values of options that hold credentials out of messages; returns the names of those that are set."""
+    found = options.get_all_options(drop_default=True).items()
+    secrets = {name: value for name, value in found if isinstance(value, str) and _SECRET_NAME.search(name)}
+    for value in secrets.values():
+        files.hide(value)
+    return sorted(secrets)
 
 
 def _beam_parser() -> Any:
@@ -90,8 +128,8 @@ def _beam_parser() -> Any:
     return parser
 
 
-def _subclasses(kind: type) -> set[type]:
-    direct = set(kind.__subclasses__())
+def _subclasses(kind: Any) -> set[Any]:
+    direct: set[Any] = set(kind.__subclasses__())
     return direct.union(*(_subclasses(one) for one in direct))
 
 
@@ -103,73 +141,78 @@ def make_runner(options: RunOptions, beam_options: PipelineOptions) -> PipelineR
 
         struct = JobServiceHandle.encode_pipeline_options(beam_options.get_all_options())
         info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=struct)
-        return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
+        environment = None
+        if local_mode(options) == "processes":
+            environment = SubprocessSDKEnvironment.from_command_string(f"{sys.executable} -m pipelines.core.worker")
+        return fn_runner.FnApiRunner(environment, provision_info=fn_runner.ExtendedProvisionInfo(info))
     if options.runner not in RUNNERS:
         raise RunnerError(f"unknown runner {options.runner!r}; choose one of {', '.join(RUNNERS)}")
-    return _DASK if options.runner == "DaskRunner" else options.runner
+    return on_dask.DASK_RUNNER if options.runner == "DaskRunner" else options.runner
 
 
-def run(build: Any, options: RunOptions) -> Any:
+def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     """Build a pipeline with `build(pipeline)` and run it to its end; returns Beam's result."""
     beam_options = pipeline_options(options)
-    argv, sys.argv = sys.argv, sys.argv[:1]  # Beam reads sys.argv where it is given no options; ours are not for it
-    try:
-        pipeline = beam.Pipeline(runner=make_runner(options, beam_options), options=beam_options)
-        build(pipeline)
+    with _no_argv(), _importable(), ExitStack() as stack:
         if options.runner == "DaskRunner":
-            check_for_dask(pipeline)
-        result = pipeline.run()
+            stack.enter_context(on_dask.workers(beam_options, options.worker_count, options.beam_args))
+        result: Any = _build(build, options, beam_options).run()
         state = result.wait_until_finish()
-    finally:
-        sys.argv = argv
+        if options.runner == "DaskRunner":
+            result.client.close()
     state = state or getattr(result, "state", None)
     if state not in (None, "DONE"):
         raise RunnerError(f"{options.runner} ended the pipeline in state {state}")
     return result
 
 
-class _DaskGuard(PipelineVisitor):
-    """Collect what Beam's Dask runner gets silently wrong."""
+def plan(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
+    """Build a pipeline, let the runner check it without running it, and return its proto.
 
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        self._produced: set[Any] = set()
-        self._consumed: set[Any] = set()
-
-    def visit_transform(self, node: Any) -> None:
-        """Look at one transform."""
-        from apache_beam.transforms.userstate import is_stateful_dofn
-
-        name = node.full_label
-        self._produced.update(node.outputs.values())
-        self._consumed.update(node.inputs)
-        self._consumed.update(view.pvalue for view in node.side_inputs)
-        if len([tag for tag in node.outputs if tag is not None]) > 1 or len(node.outputs) > 1:
-            self.problems.append(f"{name}: tagged outputs are merged by this runner")
-        dofn = getattr(node.transform, "fn", None)
-        if isinstance(dofn, beam.DoFn):
-            if type(dofn).finish_bundle is not beam.DoFn.finish_bundle:
-                self.problems.append(f"{name}: outputs of finish_bundle are dropped by this runner")
-            if is_stateful_dofn(dofn):
-                self.problems.append(f"{name}: state and timers are not supported by this runner")
-
-    def leaves(self) -> set[Any]:
-        """Outputs that nothing reads."""
-        return self._produced - self._consumed
-
-
-def check_for_dask(pipeline: beam.Pipeline) -> None:
-    """Raise RunnerError for pipeline shapes on which Beam's Dask runner silently gives wrong results.
-
-    It computes the last node only, drops what finish_bundle emits, and merges tagged outputs
-    (apache_beam/runners/dask/dask_runner.py and transform_evaluator.py, 2.77).
+    Dataflow translates the whole job; with --template_location it also writes it there. Other runners have no such
+    check beyond that of the pipeline's own shape.
     """
-    guard = _DaskGuard()
-    pipeline.visit(guard)
-    problems = list(guard.problems)
-    leaves = guard.leaves()
-    if len(leaves) > 1:
-        names = sorted(str(leaf.producer.full_label) for leaf in leaves)
-        problems.append(f"{len(leaves)} final nodes, of which this runner computes one: {', '.join(names)}")
-    if problems:
+    dataflow = options.runner == "DataflowRunner"
+    if dataflow and not _template_location(options):
+        options = replace(options, beam_args=(*options.beam_args, "--dry_run=True"))
+    beam_options = pipeline_options(options)
+    with _no_argv():
+        pipeline = _build(build, options, beam_options)
+        if not dataflow:
+            return pipeline.to_runner_api()
+        result: Any = pipeline.run()
+        return result.job.proto_pipeline
+
+
+def _build(
+    build: Callable[[beam.Pipeline], object], options: RunOptions, beam_options: PipelineOptions
+) -> beam.Pipeline:
+    pipeline = beam.Pipeline(runner=make_runner(options, beam_options), options=beam_options)
+    build(pipeline)
+    if options.runner == "DaskRunner" and (problems := on_dask.problems(pipeline)):
         raise RunnerError("the Dask runner would give wrong results: " + "; ".join(problems))
+    return pipeline
+
+
+@contextmanager
+def _no_argv() -> Iterator[None]:
+    """Hide the command line from Beam, which reads it wherever it is given no options; ours are not for it."""
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """Let worker processes import this package, however the driver found it (a checkout that is not installed)."""
+    root, before = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, root]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

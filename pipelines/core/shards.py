@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import shutil
@@ -61,10 +62,30 @@ class AtomicFile:
         fsync_directory(Path(self.path).parent)
 
     def abort(self) -> None:
-        """Drop what was written. (An object store may keep the object; without a manifest nobody reads it.)"""
+        """Drop what was written; no object appears."""
         if self._local:
-            self._file.close()
+            with contextlib.suppress(OSError):  # closing writes what is buffered: on a full disk it fails again
+                self._file.close()
             self._temporary.unlink(missing_ok=True)
+        else:
+            _abandon(self._file)
+
+
+def _abandon(upload: Any) -> None:
+    """Make an upload that failed end without an object.
+
+    Closing it, which the garbage collector does too, would publish what was sent so far under the final key: perhaps
+    over the whole object that another attempt at the same task has written. (S3 keeps the parts until the bucket's rule
+    for incomplete uploads removes them.)
+    """
+    with contextlib.suppress(Exception):
+        if hasattr(upload, "terminate"):  # Google Cloud Storage's BlobWriter
+            upload.terminate()
+            return
+        uploader = getattr(getattr(upload, "raw", None), "_uploader", None)  # Beam's own, for S3 and Azure
+        if uploader is not None:
+            uploader.put, uploader.finish = (lambda data: None), (lambda: None)
+            upload.close()
 
 
 def fsync_directory(path: Path) -> None:
@@ -111,9 +132,13 @@ class ShardWriter:
         self._rows_per_batch, self._batch_bytes = rows_per_batch, batch_bytes
         self._pending: list[pa.RecordBatch] = []
         self._text_column, self._first_id = text_column, None
-        self._file = AtomicFile(files.join(root, path))
         self._sha256, self._row_hash = hashlib.sha256(), RowHash(schema)
-        self._stream = SealedStream(self._append, schema, compression)
+        self._file = AtomicFile(files.join(root, path))
+        try:
+            self._stream = SealedStream(self._append, schema, compression)
+        except BaseException:
+            self._file.abort()  # `with` has not begun: nobody else would
+            raise
 
     def _append(self, data: bytes) -> None:
         self._sha256.update(data)
@@ -125,6 +150,9 @@ class ShardWriter:
             return
         if not batch.schema.equals(self.schema):
             raise SchemaError(f"{self.path}: a batch of {batch.schema} does not fit the shard's schema {self.schema}")
+        for field, column in zip(self.schema, batch.columns, strict=True):
+            if column.null_count and not field.nullable:
+                raise SchemaError(f"{self.path}: field {field.name!r} is null in some row; it is required")
         if self.rows == 0 and "id" in batch.schema.names:
             self._first_id = batch.column("id")[0].as_py().hex()
         self.rows += len(batch)
@@ -233,9 +261,10 @@ _local_copies = _LocalCopies()
 def open_shard(path: str, version: str = "") -> pa.ipc.RecordBatchFileReader:
     """Open a shard by its footer, memory-mapped (a remote shard through a local copy).
 
-    version: the shard's sha256 where it is known, so that a local copy is never mistaken for a newer object.
+    version: the shard's sha256 where it is known (else the object's own checksum is asked for), so that a local copy is
+    never mistaken for a newer object.
     """
-    local = path if files.is_local(path) else _local_copies.get(path, version)
+    local = path if files.is_local(path) else _local_copies.get(path, version or files.version(path))
     try:
         return pa.ipc.open_file(pa.memory_map(local))
     except pa.ArrowInvalid as error:
@@ -258,7 +287,11 @@ def read_table(path: str, columns: list[str] | None = None, version: str = "") -
 
 
 def take_rows(reader: pa.ipc.RecordBatchFileReader, rows: np.ndarray, columns: list[str]) -> pa.RecordBatch:
-    """Gather rows of a shard by number (ascending or not), reading only the batches that hold them."""
+    """Gather rows of a shard by number (in any order, repeats allowed), reading only the batches that hold them."""
+    if not len(rows):
+        return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in reader.schema], schema=reader.schema).select(
+            columns
+        )
     size = reader.get_batch(0).num_rows
     order = np.argsort(rows, kind="stable")
     batch_of = rows[order] // size

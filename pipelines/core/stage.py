@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import apache_beam as beam
@@ -16,8 +16,9 @@ import apache_beam as beam
 from pipelines.core import coders, files, ledger, progress
 from pipelines.core.config import to_dict
 from pipelines.core.dataset import LEDGER_TABLE, Dataset
-from pipelines.core.output import Output
-from pipelines.core.runners import RunOptions, run
+from pipelines.core.output import Output, OutputError, Unclaimed
+from pipelines.core.remote import RemoteOutput
+from pipelines.core.runners import RunOptions, plan, run
 from pipelines.core.shards import write_bytes
 from schemas.manifest import Books, Manifest, Shard
 
@@ -28,6 +29,35 @@ _VERSIONED = ("gristmill", "pyarrow", "numpy", "ftfy", "orjson", "sentencepiece"
 
 class BooksError(RuntimeError):
     """Records are not accounted for, or too many of them were rejected."""
+
+
+class DryRun(Exception):
+    """The end of a dry run: a stage's first pipeline was built and checked, and nothing was written.
+
+    proto: Beam's portable form of it. Later pipelines of the stage depend on its results.
+    """
+
+    def __init__(self, stage: str, label: str, proto: Any) -> None:
+        self.stage, self.label, self.proto = stage, label, proto
+        names = [f"  {name:<60} {urn}" for name, urn in transforms(proto)]
+        super().__init__(f"{stage}: the pipeline {label!r} is built; nothing was written\n" + "\n".join(names))
+
+
+def transforms(proto: Any) -> list[tuple[str, str]]:
+    """List the leaf transforms of a pipeline's proto in their order: name and URN."""
+    found: list[tuple[str, str]] = []
+
+    def walk(key: str) -> None:
+        transform = proto.components.transforms[key]
+        if transform.subtransforms:
+            for inner in transform.subtransforms:
+                walk(inner)
+        elif transform.spec.urn:
+            found.append((transform.unique_name, transform.spec.urn))
+
+    for root in proto.root_transform_ids:
+        walk(root)
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,7 +111,7 @@ class CollectReports(beam.PTransform):
 class StageRun:
     """One run of a stage, from the claim of the output directory to the commit."""
 
-    def __init__(self, stage: str, output: Output, config: Any, options: RunOptions) -> None:
+    def __init__(self, stage: str, output: Output | RemoteOutput | Unclaimed, config: Any, options: RunOptions) -> None:
         self.stage, self.output, self.config, self.options = stage, output, config, options
         self.started = time.monotonic()
         self.manifest: Manifest | None = None
@@ -106,7 +136,9 @@ class StageRun:
         def whole(pipeline: beam.Pipeline) -> None:
             _ = build(pipeline) | "Reports" >> CollectReports(path)
 
-        with progress.shown(f"{self.stage} {label}", total, Path(f".gristmill-{self.stage}.part").absolute()):
+        if self.options.planned:
+            raise DryRun(self.stage, label, plan(whole, self.options))
+        with progress.shown(f"{self.stage} {label}", total):
             run(whole, self.options)
         if not files.exists(path):
             return []  # no task, no report
@@ -195,10 +227,26 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def _place(path: str) -> PurePath:
+    return Path(path).resolve() if files.is_local(path) else PurePosixPath(path)
+
+
 @contextmanager
-def begin(stage: str, output: str, config: Any, options: RunOptions) -> Iterator[StageRun]:
-    """Claim an output directory for a run of `stage`; what was written is dropped where the body fails."""
-    claimed = Output(output)
+def begin(
+    stage: str, output: str, config: Any, options: RunOptions, inputs: Sequence[Dataset] = ()
+) -> Iterator[StageRun]:
+    """Claim an output directory for a run of `stage`; what was written is dropped where the body fails.
+
+    OutputError where the output would replace one of the inputs.
+    """
+    for root in {root for dataset in inputs for root in dataset.roots}:
+        if _place(root).is_relative_to(_place(output)):
+            raise OutputError(f"{output} is also an input of this stage; name another --output")
+    claimed: Output | RemoteOutput | Unclaimed
+    if options.planned:
+        claimed = Unclaimed(output)
+    else:
+        claimed = Output(output) if files.is_local(output) else RemoteOutput(output)
     stage_run = StageRun(stage, claimed, config, options)
     try:
         yield stage_run
