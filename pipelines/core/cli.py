@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,15 @@ from pipelines.core import files
 from pipelines.core.config import describe, load
 from pipelines.core.logs import quiet
 from pipelines.core.output import OutputError
-from pipelines.core.runners import MODES, RUNNERS, RunnerError, RunOptions, check_beam_args, configure_filesystems
+from pipelines.core.runners import (
+    MODES,
+    RUNNERS,
+    RunnerError,
+    RunOptions,
+    check_beam_args,
+    check_dataflow,
+    configure_filesystems,
+)
 from pipelines.core.stage import BooksError, DryRun
 
 # Errors that a person can mend: their message says what to do, a traceback would only hide it.
@@ -93,6 +101,7 @@ class StageCommand:
         config = load(self.config, self.name, args.config, args.set)
         options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run)
         configure_filesystems(beam_args)
+        check_dataflow(options, [*args.input, args.output])
         body(args, config, options)
 
 
@@ -123,30 +132,35 @@ def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
         if debug:
             print(files.redact(traceback.format_exc()), file=sys.stderr, end="")
         print(f"gristmill {name}: error: {files.redact(root_cause(error))}", file=sys.stderr)
-        if not debug and not _is_expected(error):
+        if not debug and not isinstance(error, EXPECTED) and _dig(error)[0] not in _names(EXPECTED):
             print("  (run again with --debug for the whole traceback)", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_expected(error: BaseException) -> bool:
-    # Beam raises a worker's error as RuntimeError('OSError: …').
-    return isinstance(error, EXPECTED) or str(error).startswith(tuple(f"{kind.__name__}: " for kind in EXPECTED))
-
-
 def root_cause(error: BaseException) -> str:
     """Find the sentence that says what went wrong inside an error that Beam wrapped."""
-    text = str(error)
-    if "Traceback (most recent call last)" in text:  # from a worker, as text
-        found = _RAISED.findall(text)
-        text = found[-1] if found else text
-    text = re.sub(r" ?\[while running '[^']*'\]", "", text)
-    text = re.sub(r"\s+", " ", text).strip()
-    while (wrapped := _KIND.sub("", text)) != text:
-        text = wrapped
-    return text or type(error).__name__
+    return _dig(error)[1]
 
 
 # The line that ends a traceback, and the name of an exception before its message.
 _RAISED = re.compile(r"^ +.*\n([A-Za-z_][\w.]*(?:: .*)?)$", re.MULTILINE)
 _KIND = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Invalid): ")
+
+
+def _dig(error: BaseException) -> tuple[str, str]:
+    """The name of the innermost exception, and its message on one line."""
+    kind, text = type(error).__name__, str(error)
+    if "Traceback (most recent call last)" in text:  # from a worker, as text
+        found = _RAISED.findall(text)
+        text = found[-1] if found else text
+    text = re.sub(r" ?\[while running '[^']*'\]", "", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    while name := _KIND.match(text):  # RuntimeError('OSError: …')
+        kind, text = name[0].rstrip(": ").rpartition(".")[2], text[name.end() :]
+    return kind, text or kind
+
+
+def _names(kinds: Iterable[type]) -> set[str]:
+    """Names of classes and of all that derive from them: a worker's error comes back as text."""
+    return {kind.__name__ for kind in kinds}.union(*(_names(kind.__subclasses__()) for kind in kinds))

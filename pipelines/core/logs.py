@@ -24,8 +24,9 @@ def quiet(debug: bool = False) -> None:
     if not debug:
         for name in ("", "apache_beam", "distributed"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        # A worker logs the whole traceback of an error that it also sends to the driver, which tells it.
-        logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+        for name in ("common", "worker", "portability.local_job_service"):
+            # They log the whole traceback of an error that also comes to the driver, which tells it in one line.
+            logging.getLogger(f"apache_beam.runners.{name}").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="apache_beam")
 
 

@@ -58,7 +58,9 @@ def check_schema(schema: pa.Schema) -> None:
 
 def _is_refused(kind: pa.DataType) -> bool:
     types = pa.types
-    if types.is_dictionary(kind) or types.is_float16(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+    if types.is_dictionary(kind) or types.is_float16(kind):
+        return True
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
         return True
     return any(_is_refused(kind.field(i).type) for i in range(kind.num_fields))
 
@@ -94,10 +96,7 @@ class SealedStream:
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch of exactly the stream's schema; its bytes depend on its values alone."""
         batch = canonical(batch)
-        if self._options.compression is None:
-            message = batch.serialize()
-        else:
-            message = self._compressed(batch)
+        message = batch.serialize() if self._options.compression is None else self._compressed(batch)
         metadata = 8 + struct.unpack_from("<Ii", message)[1]
         self._blocks.append((self._position, metadata, len(message) - metadata))
         self._put(message)
