@@ -1,7 +1,7 @@
 """Choose the Beam runner: one engine per name, on every machine.
 
-`local` is Beam's FnApiRunner, built here. Beam's own 'DirectRunner' is never used: it tries other engines first, so that
-one command would mean different engines on different machines.
+`local` is Beam's FnApiRunner, built here. Beam's own 'DirectRunner' is never used: it tries other engines first, so
+that one command would mean different engines on different machines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,9 @@ from pipelines.core import files, on_dask
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
 # Beam's own multi_processing starts its own worker, which logs credentials: make_runner names ours instead.
 MODES = {"inline": "in_memory", "threads": "multi_threading", "processes": "in_memory"}
+DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+_DOWNLOADING = ("FlinkRunner", "SparkRunner", "PrismRunner")  # fetch their job server unless one is named
+_LOG_LEVEL = "--default_sdk_harness_log_level"
 _SECRET_NAME = re.compile(r"secret|token|password|access_key|credential|connection_string")
 
 
@@ -68,6 +72,8 @@ def pipeline_options(options: RunOptions) -> PipelineOptions:
     """Make Beam's options; unknown ones are an error here, where Beam would drop them without a word."""
     check_beam_args(options.beam_args)
     args = [*options.beam_args]
+    if hide_credentials(PipelineOptions(args)) and not any(arg.startswith(_LOG_LEVEL) for arg in args):
+        args.append(f"{_LOG_LEVEL}=WARNING")  # Beam's worker logs all options, as an information
     if options.runner == "local":
         args += [f"--direct_num_workers={options.worker_count}", f"--direct_running_mode={MODES[local_mode(options)]}"]
     else:
@@ -105,6 +111,22 @@ def configure_filesystems(beam_args: Sequence[str]) -> None:
     options = PipelineOptions(list(beam_args))
     hide_credentials(options)
     FileSystems.set_options(options)
+
+
+def check_dataflow(options: RunOptions, paths: Sequence[str]) -> None:
+    """Raise RunnerError where Dataflow could not run a stage on these paths, or would show credentials."""
+    if options.runner != "DataflowRunner":
+        return
+    secrets = hide_credentials(PipelineOptions(list(options.beam_args)))
+    if secrets:
+        names = ", ".join(f"--{name}" for name in secrets)
+        raise RunnerError(
+            f"Dataflow would show {names} to everyone who may see the job, and log it; give its workers credentials in "
+            "the environment of their image instead (docs/runners.md)"
+        )
+    local = [path for path in paths if files.is_local(path)]
+    if local and not options.planned:
+        raise RunnerError(f"Dataflow's workers cannot see local files: {', '.join(local)}; use gs:// or s3:// paths")
 
 
 def hide_credentials(options: PipelineOptions) -> list[str]:
@@ -156,6 +178,8 @@ def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     with _no_argv(), _importable(), ExitStack() as stack:
         if options.runner == "DaskRunner":
             stack.enter_context(on_dask.workers(beam_options, options.worker_count, options.beam_args))
+        if options.runner in _DOWNLOADING:
+            stack.enter_context(_bounded_waits())
         result: Any = _build(build, options, beam_options).run()
         state = result.wait_until_finish()
         if options.runner == "DaskRunner":
@@ -180,8 +204,9 @@ def plan(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
         pipeline = _build(build, options, beam_options)
         if not dataflow:
             return pipeline.to_runner_api()
-        result: Any = pipeline.run()
-        return result.job.proto_pipeline
+        pipeline.run()
+        runner: Any = pipeline.runner
+        return runner.proto_pipeline
 
 
 def _build(
@@ -192,6 +217,17 @@ def _build(
     if options.runner == "DaskRunner" and (problems := on_dask.problems(pipeline)):
         raise RunnerError("the Dask runner would give wrong results: " + "; ".join(problems))
     return pipeline
+
+
+@contextmanager
+def _bounded_waits() -> Iterator[None]:
+    """End a download that hears nothing for a while: Beam's own waits for ever, where a firewall swallows packets."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def main() -> None:
     """Serve the runner that started this process, as the environment says."""
     from apache_beam.runners.worker import sdk_worker_main
 
-    logging.getLogger().handlers.clear()  # of what Beam's import made: logs go to the runner, not to this process's console
+    logging.getLogger().handlers.clear()  # made by Beam's import; logs go to the runner, not to this console
     quiet()
     hide_credentials(sdk_worker_main._parse_pipeline_options(os.environ.get("PIPELINE_OPTIONS")))
     sdk_worker_main.main(sys.argv)
