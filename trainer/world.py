@@ -125,7 +125,8 @@ def _start_method() -> str:
     """
     if sys.platform != "linux":
         return "spawn"
-    # What trainer.train imports, but not itself: it may be __main__, which each process runs anew. Optimizers import dynamo.
+    # What trainer.train imports, but not itself: it may be __main__, which each process runs anew. (Optimizers import
+    # dynamo.)
     multiprocessing.set_forkserver_preload(["trainer.evaluate", "trainer.metrics", "trainer.optim", "torch._dynamo"])
     return "forkserver"
 
