@@ -243,8 +243,8 @@ def facts_of(reports: Sequence[Report], config: PackConfig) -> dict[str, Any]:
 _CARD = """
 Each row is {seq_len} token ids (`input_ids`; vocabulary of {vocab_size}): documents side by side, each
 `[CLS]` … `[SEP]`, then `[PAD]`. `seq_lens` are the documents' boundaries, `word_start` marks the tokens that begin a
-word (Chinese words too), `doc_ids`, `sources` and `byte_lens` belong to the documents in their order. Masks are not baked in, unless there
-are columns `masked_input_ids` and `labels`. {fill:.2%} of the slots are filled.
+word (Chinese words too), `doc_ids`, `sources` and `byte_lens` belong to the documents in their order. Masks are not
+baked in, unless there are columns `masked_input_ids` and `labels`. {fill:.2%} of the slots are filled.
 """
 
 

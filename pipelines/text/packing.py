@@ -17,8 +17,10 @@ from pipelines.text.masking import MaskConfig, static_masks
 from schemas.packed import CLS_ID, PAD_ID, SEP_ID, packed_record, token_type
 
 SPECIALS = 2  # [CLS] and [SEP] of each segment
-# How far before the end of a row a cut looks for the start of a word: it leaves one slot empty on average (measured).
-_LOOK_BACK = 16
+# How far before the end of a row a cut looks for the start of a word: at most this many tokens and this part of a row,
+# lest short rows stay empty for it. Measured: less than one slot of 512 is left empty.
+_LOOK_BACK, _LOOK_BACK_PART = 16, 32
+_SMALLEST_GAP = 4  # tokens; shorter pieces of a document are not worth their two special tokens
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def cut(offsets: np.ndarray, word_start: np.ndarray, room: int) -> Segments:
     """Cut documents into segments of at most `room` tokens; every token is in exactly one segment, in order.
 
     A document that fits is one segment, an empty one gives none. A longer one gives full segments and a rest; a full
-    segment ends before the last word that starts within its last 16 tokens, or after `room` tokens where none does.
+    segment ends before the last word that starts within its last tokens (16, or 1/32 of the room if less), or after
+    `room` tokens where none does.
     """
     starts, documents = _cut(offsets, word_start, room)
     ends = np.append(starts[1:], offsets[-1] if len(offsets) else 0)
@@ -90,17 +93,17 @@ def _cut(offsets: np.ndarray, word_start: np.ndarray, room: int) -> tuple[np.nda
         while at < end:
             starts.append(at)
             documents.append(np.int64(i))
-            at = _stop(word_start, at, end, room)
+            at = _stop(word_start, at, end, room, min(_LOOK_BACK, room // _LOOK_BACK_PART))
     return np.array(starts, np.int64), np.array(documents, np.int64)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _stop(word_start: np.ndarray, at: int, end: int, room: int) -> int:
+def _stop(word_start: np.ndarray, at: int, end: int, room: int, look_back: int) -> int:
     """Where a segment of at most `room` tokens from `at` ends: at `end`, before a word, or where the room does."""
     stop = at + room
     if stop >= end:
         return end
-    for p in range(stop, max(at, stop - _LOOK_BACK), -1):
+    for p in range(stop, stop - look_back, -1):
         if word_start[p]:
             return p
     return stop
@@ -195,7 +198,7 @@ def top_up(
     rank[by_gap] = np.arange(count)
     loose = rank[row_of] < spare
     gaps = by_gap[spare:]
-    gaps = gaps[free[gaps] > SPECIALS + _LOOK_BACK]
+    gaps = gaps[free[gaps] >= SPECIALS + _SMALLEST_GAP]
     starts, pieces, documents, rows = _fill_gaps(
         segments.starts[loose],
         segments.lengths[loose],
@@ -233,7 +236,7 @@ def _fill_gaps(
         while at < end:
             stop, row = end, np.int64(-1)
             if gap < len(gaps):
-                stop, row = _stop(word_start, at, end, rooms[gap]), gaps[gap]
+                stop, row = _stop(word_start, at, end, rooms[gap], min(_LOOK_BACK, rooms[gap] // 4)), gaps[gap]
                 gap += 1
             out[0, count], out[1, count], out[2, count], out[3, count] = at, stop - at, documents[i], row
             count += 1

@@ -20,7 +20,8 @@ def bins(hashes: np.ndarray) -> np.ndarray:
     Logarithmic, because a sample of 10 MB from 10 TB needs fine bins near 0 only.
     """
     mantissa, exponent = np.frexp((hashes >> np.uint64(11)).astype(np.float64))
-    return np.where(mantissa > 0, exponent * _PER_OCTAVE + ((mantissa - 0.5) * 2 * _PER_OCTAVE), 0).astype(np.int64)
+    within = ((mantissa - 0.5) * 2 * _PER_OCTAVE).astype(np.int64)  # before the sum, which would round up
+    return np.where(mantissa > 0, exponent.astype(np.int64) * _PER_OCTAVE + within, 0)
 
 
 def histogram(hashes: np.ndarray, sizes: np.ndarray) -> dict[int, int]:
@@ -67,5 +68,5 @@ def limit(counts: Mapping[int, int], quota: int) -> int:
     if quota <= 0:
         return 0
     numbers = sorted(counts)
-    inside = np.searchsorted(np.cumsum([counts[number] for number in numbers]), quota, side="right")
-    return ALL if inside >= len(numbers) else numbers[max(1, int(inside))]
+    taken = max(1, int(np.searchsorted(np.cumsum([counts[number] for number in numbers]), quota, side="right")))
+    return ALL if taken >= len(numbers) else numbers[taken]

@@ -55,7 +55,7 @@ def test_any_capacity_works(capacity: int) -> None:
     assert pack(np.array([], np.int64), capacity).tolist() == []
 
 
-@given(st.lists(st.integers(0, 60), max_size=12), st.integers(1, 30), st.data())
+@given(st.lists(st.integers(0, 250), max_size=5), st.integers(1, 120), st.data())
 def test_cutting_keeps_every_token_once_in_order(sizes: list[int], room: int, data: st.DataObject) -> None:
     offsets = np.cumsum([0, *sizes])
     marks = np.array(data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes))), np.bool_)
@@ -66,17 +66,18 @@ def test_cutting_keeps_every_token_once_in_order(sizes: list[int], room: int, da
     assert all(0 < length <= room for length in segments.lengths)
     for start, end, document in zip(segments.starts, ends, segments.documents, strict=True):
         assert offsets[document] <= start < end <= offsets[document + 1]
-        if end < offsets[document + 1]:  # cut at the last word start of the last 16 tokens, else as late as possible
-            later = [p for p in range(start + room, max(start, start + room - 16), -1) if marks[p]]
+        if end < offsets[document + 1]:  # cut at the last word start of the last tokens, else as late as possible
+            later = [p for p in range(start + room, start + room - min(16, room // 32), -1) if marks[p]]
             assert end == (later[0] if later else start + room)
 
 
 def test_a_cut_looks_back_for_a_word_but_not_far() -> None:
-    marks = np.zeros(100, np.bool_)
-    marks[[0, 14, 40]] = True
-    assert cut(np.array([0, 100]), marks, 30).starts.tolist() == [0, 30, 60, 90]
-    marks[15] = True
-    assert cut(np.array([0, 100]), marks, 30).starts.tolist() == [0, 15, 40, 70]
+    marks = np.zeros(2000, np.bool_)
+    marks[[0, 496, 1000]] = True
+    assert cut(np.array([0, 2000]), marks, 512).starts.tolist() == [0, 512, 1024, 1536]
+    marks[[497, 1003]] = True
+    assert cut(np.array([0, 2000]), marks, 512).starts.tolist() == [0, 497, 1003, 1515]
+    assert cut(np.array([0, 130]), np.ones(130, np.bool_), 62).starts.tolist() == [0, 62, 124]
 
 
 def test_top_up_reaches_the_wanted_fill_and_keeps_every_token() -> None:
