@@ -27,16 +27,17 @@ class ConfigError(ValueError):
 class RunConfig:
     """How long, how wide, how often.
 
-    steps: optimizer steps. rows: packed rows in a micro-batch. micro_batches: micro-batches of a step, a power of two;
-    so many processes can share a step at most. seed: of weights, order and masks. precision: 'auto' (bfloat16 on CUDA
-    devices that have it, else float32), 'float32' or 'bf16'. processes: to start on this machine, a power of two; 0:
-    one for each core or GPU; without meaning under torchrun. threads: in each process, 0: its share of the cores; the
-    weights do not depend on the number of processes, but their last bits do on the number of threads. log_every, eval_every, save_every: steps
-    between log lines, evaluations and checkpoints; 0: only at the end. eval_rows: packed rows to evaluate on, 0: all.
-    eval_ratio: share of tokens masked there. keep: checkpoints to keep, 0: all.
+    steps: optimizer steps. rows: packed rows in a micro-batch. micro_batches: micro-batches of a step, a power of
+    two; so many processes can share a step at most. seed: of weights, order and masks. precision: 'auto' (bfloat16
+    on CUDA devices that have it, else float32), 'float32' or 'bf16'. processes: to start on this machine, a power
+    of two; 0: one for each core or GPU; without meaning under torchrun. threads: in each process, 0: its share of
+    the cores; the weights do not depend on the number of processes, but their last bits do on the number of
+    threads. log_every, eval_every, save_every: steps between log lines, evaluations and checkpoints; 0: only at the
+    end. eval_rows: packed rows to evaluate on, 0: all. eval_ratio: share of tokens masked there. keep: checkpoints
+    to keep, 0: all.
     """
 
-    steps: int = 600
+    steps: int = 300
     rows: int = 2
     micro_batches: int = 8
     seed: int = 0
@@ -44,10 +45,10 @@ class RunConfig:
     processes: int = 0
     threads: int = 1
     log_every: int = 10
-    eval_every: int = 200
+    eval_every: int = 100
     eval_rows: int = 256
     eval_ratio: float = 0.15
-    save_every: int = 200
+    save_every: int = 100
     keep: int = 2
 
     def __post_init__(self) -> None:

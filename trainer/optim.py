@@ -20,7 +20,7 @@ class OptimConfig:
     lr: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.98
-    eps: float = 1e-6
+    eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: float = 0.05

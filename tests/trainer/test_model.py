@@ -77,7 +77,7 @@ def test_the_loss_of_gathered_slots_equals_the_dense_loss_and_so_do_its_gradient
 
 
 def test_initial_weights_are_seeded_truncated_normals_and_the_bias_is_the_unigram_model() -> None:
-    arch = Architecture.of(ModelConfig(preset="tiny"), VOCAB, LENGTH)
+    arch = Architecture.of(ModelConfig(preset="tiny", init_std=0.02), VOCAB, LENGTH)
     unigram = torch.log_softmax(torch.randn(VOCAB), -1)
     one, two, other = (MaskedLM(arch) for _ in range(3))
     one.initialise(7, unigram)
@@ -98,6 +98,7 @@ def test_presets_resolve_and_single_sizes_replace_them() -> None:
     assert sum(p.numel() for p in MaskedLM(base).parameters()) == 110_743_040  # the 110.7 M of BERT's size
     mixed = Architecture.of(ModelConfig(preset="small", layers=2), VOCAB, LENGTH)
     assert (mixed.layers, mixed.hidden) == (2, 384)
+    assert (base.init_std, mixed.init_std) == (0.02, pytest.approx(0.02 * 2**0.5))
     with pytest.raises(ValueError, match="tiny, mini, small, base"):
         Architecture.of(ModelConfig(preset="huge"), VOCAB, LENGTH)
     with pytest.raises(ValueError, match="hidden 64 must be 3 heads"):
