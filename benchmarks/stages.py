@@ -3,9 +3,9 @@
     python benchmarks/stages.py [--corpus NAME=FILE …] [--workers N] [--mode threads] [--keep DIR]
 
 MB are bytes of UTF-8 text that the stage reads, 10^6 of them. `MB/s a core` divides them by the CPU seconds of all
-processes of the stage, start-up included (imports and compiled kernels from cache cost 2 to 3 s of them); `MB/s` divides by
-wall time. Memory is the sum over the process tree of what is not shared (USS), sampled ten times a second, so pages of
-mapped shards that the system may drop at any time are not in it; `RSS` counts those too.
+processes of the stage, start-up included (imports and compiled kernels from cache cost 2 to 3 s of them); `MB/s`
+divides by wall time. Memory is the sum over the process tree of what is not shared (USS), sampled ten times a second,
+so pages of mapped shards that the system may drop at any time are not in it; `RSS` counts those too.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def main() -> None:
     work = args.keep or Path(tempfile.mkdtemp(prefix="gristmill-bench-"))
     options = ["--workers", str(args.workers), *(["--mode", args.mode] if args.mode else [])]
     print(
-        f"{'stage':<22} {'MB':>7} {'wall s':>7} {'cpu s':>7} {'MB/s':>7} {'MB/s a core':>12} {'USS MB':>8} {'RSS MB':>8}"
+        f"{'stage':<22} {'MB':>7} {'wall s':>7} {'cpu s':>7} {'MB/s':>7} {'MB/s a core':>12} "
+        f"{'USS MB':>8} {'RSS MB':>8}"
     )
     try:
         for label, arguments, sources in stages(corpora, work):

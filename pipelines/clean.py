@@ -50,8 +50,8 @@ class CleanConfig:
 def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
     """Repair a batch of documents and decide on them.
 
-    Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule removes:
-    the first rule that fails, in the order of `filters.rules`.
+    Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
+    removes: the first rule that fails, in the order of `filters.rules`.
     """
     texts = normalize(batch.column("text"), config.normalize)
     columns = {name: batch.column(name) for name in batch.schema.names}
@@ -151,7 +151,8 @@ def run(
         "surviving/ holds the kept records"
         if materialize
         else (
-            "documents/ holds all repaired records; ledger/ names those that are removed (--materialize writes the others)"
+            "documents/ holds all repaired records; ledger/ names those that are removed "
+            "(--materialize writes the others)"
         )
     )
     print_summary(stage, (where,))

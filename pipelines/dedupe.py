@@ -2,14 +2,15 @@
 
     python -m pipelines.dedupe --input data/clean --output data/dedupe --config params.yaml [--materialize]
 
-Three passes. `sign` writes the index (signature and sketch per document) and groups band hashes; buckets become star edges.
-Their connected components are found in the driver. `verify` decides inside each component and writes ledger and clusters.
-Only hashes, node numbers and ledger rows cross a shuffle.
+Three passes. `sign` writes the index (signature and sketch per document) and groups band hashes; buckets become star
+edges. Their connected components are found in the driver. `verify` decides inside each component and writes ledger and
+clusters. Only hashes, node numbers and ledger rows cross a shuffle.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ from pipelines.text.dates import epoch_seconds
 from pipelines.text.minhash import MinHashConfig, band_hashes, signatures, sketches
 from pipelines.text.shingles import shingle_hashes
 from schemas.document import DOCUMENT
-from schemas.ledger import LEDGER, REMOVED
+from schemas.ledger import REMOVED
 from schemas.signature import CLUSTER, signature_record
 
 STAGE = "dedupe"
@@ -189,7 +190,7 @@ def group_candidates(edge_paths: Iterable[str], scratch: str) -> list[tuple[int,
     for border in borders[1:].tolist():
         if border - cuts[-1] >= _TASK_NODES or border == len(labels):
             cuts.append(border)
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 # --- verify: candidates → ledger, clusters ----------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
     python -m pipelines.shard --input data/clean --decisions data/dedupe --output data/shards --config params.yaml
 
-The plan (which record goes where, in which order) is made of ids and sizes and crosses the shuffle; the text is read again
-from its shard, where it is written. The order is a function of (seed, id): it does not depend on how the input is sharded.
+The plan (which record goes where, in which order) is made of ids and sizes and crosses the shuffle; the text is read
+again from its shard, where it is written. The order is a function of (seed, id): it does not depend on how the input
+is sharded.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ class Decisions:
 class Plan:
     """Where the records of a batch go.
 
-    split, copies: int64[n], a split's position and how often the record is written (0: sampled out). order: uint64[n, most
-    copies], the place of each copy in its split, uniform over 64 bits.
+    split, copies: int64[n], a split's position and how often the record is written (0: sampled out). order: uint64[n,
+    most copies], the place of each copy in its split, uniform over 64 bits.
     """
 
     split: np.ndarray
@@ -203,8 +204,8 @@ def plan_shard(
             repeated[source] += more
     if removed != decided.removed.num_rows:
         raise SchemaError(
-            f"the decisions remove {decided.removed.num_rows} records of shard {key}, of which the input holds {removed}: "
-            "they were made about another input; run that stage again on this one"
+            f"the decisions remove {decided.removed.num_rows} records of shard {key}, of which the input "
+            f"holds {removed}: they were made about another input; run that stage again on this one"
         )
     for row in ledger_rows:
         if len(row):
@@ -319,17 +320,18 @@ def check_decisions(documents: Dataset, decided: Dataset) -> None:
     about = {sha256 for manifest in decided.manifests for sha256 in manifest.inputs}
     if not set(documents.sha256s) <= about:
         raise SchemaError(
-            "the decisions were made about another version of the input (its manifest's sha256 is not among their inputs); "
-            "run that stage again on this input"
+            "the decisions were made about another version of the input (its manifest's sha256 is not among "
+            "their inputs); run that stage again on this input"
         )
 
 
 _CARD = """
-Each row is one document: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `text`, `content_hash`, `metadata` (JSON).
+Each row is one document: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `text`, `content_hash`,
+`metadata` (JSON).
 
-Rows are shuffled globally by a seeded hash of the id; near-duplicates of one cluster stand in one split. Shards are Arrow IPC
-streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and duckdb (through pyarrow) read them as they are.
-`_meta/manifest.json` names every shard with its sha256.
+Rows are shuffled globally by a seeded hash of the id; near-duplicates of one cluster stand in one split. Shards are
+Arrow IPC streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and duckdb (through pyarrow)
+read them as they are. `_meta/manifest.json` names every shard with its sha256.
 """
 
 
@@ -342,8 +344,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 COMMAND = StageCommand(
     STAGE,
     """
-    Apply all decisions in one pass over the text.
-    Writes train/, validation/, test/ (or the splits you name), shuffled, in even shards, with a dataset card, and ledger/.
+    Apply all decisions in one pass over the text. Writes train/, validation/, test/ (or the splits you name),
+    shuffled, in even shards, with a dataset card, and ledger/.
     """,
     ShardConfig,
     add_arguments=_arguments,

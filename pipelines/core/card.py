@@ -1,7 +1,7 @@
 """The files that make a dataset directory open in Hugging Face `datasets` without our code.
 
-`load_from_disk` wants dataset_dict.json at the root and state.json + dataset_info.json in each split; `load_dataset` wants a
-README.md with explicit globs (without them it guesses, and drops splits whose names it does not know).
+`load_from_disk` wants dataset_dict.json at the root and state.json + dataset_info.json in each split; `load_dataset`
+wants a README.md with explicit globs (without them it guesses, and drops splits whose names it does not know).
 """
 
 from __future__ import annotations

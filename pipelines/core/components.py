@@ -46,8 +46,8 @@ def _labels(left: np.ndarray, right: np.ndarray, nodes: int) -> np.ndarray:
 def components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the connected components of an undirected graph.
 
-    left, right: int64[edges], node numbers of any size. Returns (nodes, labels): int64[n] ascending node numbers that an
-    edge touches, and for each the smallest node number of its component.
+    left, right: int64[edges], node numbers of any size. Returns (nodes, labels): int64[n] ascending node numbers that
+    an edge touches, and for each the smallest node number of its component.
     """
     nodes, inverse = np.unique(np.concatenate([left, right]), return_inverse=True)
     labels = _labels(inverse[: len(left)].astype(np.int64), inverse[len(left) :].astype(np.int64), len(nodes))

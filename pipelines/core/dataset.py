@@ -45,8 +45,8 @@ class Dataset:
     def open(cls, *roots: str) -> Dataset:
         """Read the manifests of directories, or of all that a pattern matches; their order does not matter.
 
-        SchemaError where a directory has no manifest, where a pattern matches none, or where two directories hold shards of
-        the same name.
+        SchemaError where a directory has no manifest, where a pattern matches none, or where two directories hold
+        shards of the same name.
         """
         found = sorted(
             ((_read_manifest(root), root) for root in expand(roots)), key=lambda pair: (pair[0].sha256(), pair[1])
@@ -57,8 +57,8 @@ class Dataset:
                 other = owners.setdefault(shard.path, root)
                 if other != root:
                     raise SchemaError(
-                        f"{files.redact(other)} and {files.redact(root)} both hold {shard.path}: they are the same corpus, "
-                        "or two that were ingested under one --source; give each its own"
+                        f"{files.redact(other)} and {files.redact(root)} both hold {shard.path}: they are the "
+                        "same corpus, or two that were ingested under one --source; give each its own"
                     )
         return cls(tuple(root.rstrip("/") for _, root in found), tuple(manifest for manifest, _ in found))
 

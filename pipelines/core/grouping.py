@@ -1,7 +1,7 @@
 """The one shuffle that stages use: small batches by key, and reports that ride along.
 
-Tagged outputs and side outputs are wrong on some runners, so a task that both emits batches for a group and has something to
-report puts both into one collection of `(key, (report or '', batch))`.
+Tagged outputs and side outputs are wrong on some runners, so a task that both emits batches for a group and has
+something to report puts both into one collection of `(key, (report or '', batch))`.
 """
 
 from __future__ import annotations

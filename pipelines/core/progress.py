@@ -1,7 +1,7 @@
 """Progress on a terminal: bytes, records, rate and time left, from any number of local workers.
 
-Workers append 16-byte records (records, bytes) to one file, which the operating system keeps whole; the driver adds them
-up. Where the driver set no file (a log, a cluster), workers write nothing.
+Workers append 16-byte records (records, bytes) to one file, which the operating system keeps whole; the driver adds
+them up. Where the driver set no file (a log, a cluster), workers write nothing.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from schemas.manifest import Shard
 class RollingWriter:
     """Write co-partitioned tables; a new set of shards begins when the first table holds `shard_bytes` of text.
 
-    Shards are named PREFIX-000, PREFIX-001, …; every table gets each of them, empty or not. A shard also ends when a batch
-    of it would grow beyond MAX_BATCH_BYTES, so that memory stays bounded where records differ wildly in size.
+    Shards are named PREFIX-000, PREFIX-001, …; every table gets each of them, empty or not. A shard also ends when a
+    batch of it would grow beyond MAX_BATCH_BYTES, so that memory stays bounded where records differ wildly in size.
     """
 
     def __init__(

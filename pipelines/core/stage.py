@@ -158,7 +158,8 @@ class StageRun:
     ) -> Manifest:
         """Check the books and make the output visible.
 
-        kept_tables: tables that together hold exactly the kept records. books: totals, where they are not the sum of the reports'.
+        kept_tables: tables that together hold exactly the kept records. books: totals, where they are not the sum of
+        the reports'.
         """
         all_shards = [shard for report in reports for shard in report.shards] + list(shards)
         totals = dict(books) if books is not None else ledger.add(report.books for report in reports)
@@ -212,8 +213,8 @@ def check_rejected(books: Mapping[str, Books], ceiling: float, floor: int) -> No
         if rejected > floor and rejected > ceiling * one.records_in:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in one.rejected.items())
             raise BooksError(
-                f"source {source!r}: {rejected:,} of {one.records_in:,} records could not be read ({reasons}), more than "
-                f"the ceiling of {ceiling:.1%}; mend the input, or raise max_rejected"
+                f"source {source!r}: {rejected:,} of {one.records_in:,} records could not be read ({reasons}), "
+                f"more than the ceiling of {ceiling:.1%}; mend the input, or raise max_rejected"
             )
 
 

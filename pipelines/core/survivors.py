@@ -24,9 +24,9 @@ POLICIES = ("source", "length", "date")
 class Candidates(NamedTuple):
     """The candidate documents of whole components, in the order of (component, policy).
 
-    component: int64[n], ascending. buckets: int64[n, bands + 1], a dense number for each (band, hash) that occurs; the last
-    column is the content hash; -1 where a document has no shingle. sketch_values, sketch_offsets: bottom-k sketches.
-    counts: uint32[n], distinct shingles.
+    component: int64[n], ascending. buckets: int64[n, bands + 1], a dense number for each (band, hash) that occurs; the
+    last column is the content hash; -1 where a document has no shingle. sketch_values, sketch_offsets: bottom-k
+    sketches. counts: uint32[n], distinct shingles.
     """
 
     component: np.ndarray
@@ -80,7 +80,8 @@ def policy_order(
 def dense_buckets(hashes: np.ndarray, content: pa.Array, empty: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the (band, hash) pairs that occur: int64[n, bands + 1] and how many there are.
 
-    hashes: uint64[bands, n]. content: content hashes, fixed_size_binary[16]. empty: bool[n], documents without shingles.
+    hashes: uint64[bands, n]. content: content hashes, fixed_size_binary[16]. empty: bool[n], documents without
+    shingles.
     """
     bands, rows = hashes.shape
     buckets = np.full((rows, bands + 1), -1, np.int64)
@@ -104,7 +105,7 @@ def decide(candidates: Candidates, threshold: float, sketch_size: int, cap: int)
 
 
 @numba.njit(nogil=True, cache=True)
-def _decide(component, buckets, bucket_count, values, offsets, counts, threshold, k, cap):  # type: ignore[no-untyped-def]  # noqa: ANN
+def _decide(component, buckets, bucket_count, values, offsets, counts, threshold, k, cap):  # type: ignore[no-untyped-def]
     rows, columns = buckets.shape
     kept, exact = np.full(rows, -1, np.int64), np.zeros(rows, np.bool_)
     similarity, error = np.zeros(rows), np.zeros(rows)
