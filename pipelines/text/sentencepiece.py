@@ -208,7 +208,7 @@ class Tokenizer:
         self.pieces, self._kind = parsed.pieces, "bpe" if parsed.is_bpe else "unigram"
         self._line_feed = next(i for i, piece in enumerate(self.pieces) if piece.text == "\n")
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self._dtype = np.dtype(token_type(len(self.pieces)).to_pandas_dtype())
+        self._dtype = np.dtype(str(token_type(len(self.pieces))))
         self.piece_bytes = np.array([_text_bytes(piece) for piece in self.pieces], np.uint8)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
