@@ -1,0 +1,176 @@
+"""Clean: texts are repaired, a removal names its rule and its numbers, and tables stay row for row side by side."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines import clean, ingest
+from pipelines.clean import SIGNALS_RECORD, CleanConfig, clean_batch
+from pipelines.core.dataset import Dataset
+from pipelines.core.identity import content_hash, record_id
+from pipelines.core.shards import verify_shard
+from pipelines.text.filters import FilterConfig
+from schemas.document import DOCUMENT
+from schemas.ledger import LEDGER
+from schemas.manifest import Books
+
+ONE = ["--workers", "1"]
+ENGLISH = "The quick brown fox jumps over the lazy dog, and then it sleeps. " * 4
+CHINESE = "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。寒来暑往，秋收冬藏。闰余成岁，律吕调阳。云腾致雨，露结为霜。金生丽水。"
+
+
+def batch(*texts: str) -> pa.RecordBatch:
+    rows = [
+        {
+            "id": record_id("s", str(i)),
+            "source": "s",
+            "locator": str(i),
+            "path": "a",
+            "text": text,
+            "content_hash": content_hash(text.encode()),
+        }
+        for i, text in enumerate(texts)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT.schema)
+
+
+def ingested(root: Path, texts: list[str], source: str = "s") -> Path:
+    path = root / f"{source}.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8")
+    options = ["--id-field", "id", "--set", "shard_bytes=5000", "--set", "read.batch_bytes=2000", *ONE]
+    argv = ["--input", str(path), "--source", source, "--output", str(root / f"ingest-{source}"), *options]
+    assert ingest.main(argv) == 0
+    return root / f"ingest-{source}"
+
+
+def run(output: Path, *inputs: Path, options: list[str] | None = None) -> Dataset:
+    argv = [arg for path in inputs for arg in ("--input", str(path))]
+    assert clean.main([*argv, "--output", str(output), *ONE, *(options or [])]) == 0
+    dataset = Dataset.open(str(output))
+    for shard in dataset.manifests[0].shards:
+        verify_shard(str(output), shard)
+    DOCUMENT.validate(dataset.table("documents"))
+    SIGNALS_RECORD.validate(dataset.table("signals"))
+    LEDGER.validate(dataset.table("ledger"))
+    return dataset
+
+
+def test_a_batch_is_repaired_measured_and_judged() -> None:
+    config = CleanConfig(filters=FilterConfig(min_chars=50, min_words=5))
+    broken = "cafe\u0301\u00a0\u200bwith\x00 nulls " + ENGLISH
+    given = batch(broken, "short", CHINESE, "")
+    documents, signals, removed = clean_batch(given, config)
+    texts = documents.column("text").to_pylist()
+    assert texts[0].startswith("café with nulls The quick") and texts[2] == CHINESE
+    assert documents.column("content_hash").to_pylist() == [content_hash(text.encode()) for text in texts]
+    for name in ("id", "source", "locator", "path", "metadata"):
+        assert documents.column(name) == given.column(name)
+    assert signals.column("id") == given.column("id") and signals.column("chars")[2].as_py() == len(CHINESE)
+    rows = removed.to_pylist()
+    assert [(row["locator"], row["reason"], row["score"], row["threshold"]) for row in rows] == [
+        ("1", "min_chars", 5.0, 50.0),
+        ("3", "min_chars", 0.0, 50.0),
+    ]
+    assert all(row["action"] == "removed" and row["stage"] == "clean" for row in rows)
+
+
+def test_the_first_rule_that_fails_is_the_reason() -> None:
+    config = CleanConfig(filters=FilterConfig(min_chars=10, min_words=30))
+    _, _, removed = clean_batch(batch("one two", "one two three four"), config)
+    assert removed.column("reason").to_pylist() == ["min_chars", "min_words"]
+
+
+def test_nothing_is_removed_where_every_rule_is_off() -> None:
+    off = FilterConfig(**dict.fromkeys(FilterConfig.__dataclass_fields__))  # type: ignore[arg-type]
+    documents, _, removed = clean_batch(batch("", "x", "5 5 5"), CleanConfig(filters=off))
+    assert len(documents) == 3 and len(removed) == 0
+
+
+def test_an_empty_batch_stays_a_batch() -> None:
+    assert [len(part) for part in clean_batch(batch(), CleanConfig())] == [0, 0, 0]
+
+
+def test_tables_stay_row_for_row_and_books_are_exact(tmp_path: Path) -> None:
+    texts = [ENGLISH + str(i) if i % 3 else "tiny" for i in range(120)]
+    dataset = run(tmp_path / "d", ingested(tmp_path, texts), options=["--materialize"])
+    assert len(dataset.keys()) > 3
+    for key in dataset.keys("documents"):
+        assert dataset.table("documents", key)["id"].to_pylist() == dataset.table("signals", key)["id"].to_pylist()
+        gone = set(dataset.table("ledger", key)["id"].to_pylist())
+        kept = [row for row in dataset.table("documents", key).to_pylist() if row["id"] not in gone]
+        assert dataset.table("surviving", key).to_pylist() == kept
+    assert dataset.books == {"s": Books(120, 80, {"min_chars": 40})}
+    assert dataset.content_bytes() == sum(len(text.encode()) for text in dataset.table("documents")["text"].to_pylist())
+
+
+def test_cleaning_twice_sees_only_the_survivors(tmp_path: Path) -> None:
+    texts = [ENGLISH + str(i) if i % 3 else "tiny" for i in range(30)]
+    first = run(tmp_path / "d", ingested(tmp_path, texts))
+    second = run(tmp_path / "e", tmp_path / "d", options=["--set", "filters.min_chars=270"])
+    assert second.books["s"].records_in == first.books["s"].kept == 20
+    assert set(second.table("ledger")["reason"].to_pylist()) == {"min_chars"}
+    assert set(second.table("documents")["id"].to_pylist()).isdisjoint(first.table("ledger")["id"].to_pylist())
+
+
+def test_several_corpora_are_cleaned_as_one_dataset_in_any_order(tmp_path: Path) -> None:
+    one, two = ingested(tmp_path, [ENGLISH, "x"], "en"), ingested(tmp_path, [CHINESE, "字", "句"], "zh")
+    dataset, again = run(tmp_path / "d", one, two), run(tmp_path / "e", two, one)
+    assert dataset.books == {"en": Books(2, 1, {"min_chars": 1}), "zh": Books(3, 1, {"min_chars": 2})}
+    assert dataset.sha256s == again.sha256s
+
+
+def test_compressed_shards_hold_the_same_rows(tmp_path: Path) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) for i in range(50)])
+    plain, small = run(tmp_path / "d", source), run(tmp_path / "e", source, options=["--set", "compression=zstd"])
+    assert [s.row_hash for s in plain.of("documents")] == [s.row_hash for s in small.of("documents")]
+    assert sum(s.bytes for s in small.of("documents")) < sum(s.bytes for s in plain.of("documents"))
+
+
+def test_what_is_no_dataset_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw").mkdir()
+    assert clean.main(["--input", str(tmp_path / "raw"), "--output", str(tmp_path / "d"), *ONE]) == 1
+    assert "is not a dataset directory: it has no _meta/manifest.json" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_shard_that_was_damaged_fails_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ingested(tmp_path, [ENGLISH])
+    (shard,) = (source / "documents").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-20])
+    assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *ONE]) == 1
+    assert "is not a complete shard" in capsys.readouterr().err and not (tmp_path / "d").exists()
+
+
+def test_rows_that_the_manifest_does_not_count_fail_the_books(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) for i in range(80)])
+    first, *_, last = sorted((source / "documents").iterdir())
+    first.write_bytes(last.read_bytes())  # fewer rows
+    assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *ONE]) == 1
+    assert "source 's': the input kept 80 records, this stage saw" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_real_text_in_two_languages_keeps_most_and_accounts_for_all(
+    tmp_path: Path, real_records: Callable[..., list[dict[str, Any]]]
+) -> None:
+    sources = []
+    for name, source in (("wikipedia_en.jsonl.zst", "en"), ("wikipedia_zh.jsonl.zst", "zh")):
+        sources.append(ingested(tmp_path, [record["text"] for record in real_records(name, 300)], source))
+    dataset = run(tmp_path / "d", *sources, options=["--workers", "2"])
+    for source in ("en", "zh"):
+        books = dataset.books[source]
+        rows = [row for row in dataset.table("ledger").to_pylist() if row["source"] == source]
+        assert books.records_in == 300 and books.balance() == 0 and books.kept > 150
+        assert Counter(row["reason"] for row in rows) == books.removed
+        for row in rows:
+            low = row["reason"].startswith("min_")
+            assert row["score"] < row["threshold"] if low else row["score"] > row["threshold"]
