@@ -69,8 +69,8 @@ class ShardConfig:
             raise ConfigError(f"splits must be shares that add up to 1, not {self.splits}")
         if any(not name.isidentifier() or name[0] == "_" or name in (LEDGER_TABLE, DOCUMENTS) for name in self.splits):
             raise ConfigError(f"splits must be plain names, none of them ledger or documents: {list(self.splits)}")
-        if any(weight < 0 for weight in self.weights.values()):
-            raise ConfigError(f"weights must not be negative: {self.weights}")
+        if any(not 0 <= weight < math.inf for weight in self.weights.values()):
+            raise ConfigError(f"weights must not be negative or without end: {self.weights}")
 
 
 # --- the plan: pure functions over ids --------------------------------------------------------------------------------
