@@ -11,6 +11,8 @@ from typing import BinaryIO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.core import s3  # noqa: F401  (makes Beam share its clients)
+
 GLOB = re.compile(r"[*?\[]")
 _USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
 _SECRET = re.compile(
@@ -132,11 +134,17 @@ def version(path: str) -> str:
         raise FileError(_message("cannot look at", path, error)) from None
 
 
+def _literal(path: str) -> str:
+    """A pattern that matches this very path."""
+    return GLOB.sub(r"[\g<0>]", path)
+
+
 def delete(paths: list[str]) -> None:
     """Delete objects. Raises FileError."""
     try:
         if paths:
-            FileSystems.delete(paths)
+            # Beam reads them as patterns on Google Cloud Storage, and as they are elsewhere.
+            FileSystems.delete([_literal(path) if path.startswith("gs://") else path for path in paths])
     except (BeamIOError, OSError, ValueError) as error:
         raise FileError(_message("cannot delete", paths[0], error)) from None
 
@@ -148,7 +156,7 @@ def list_tree(directory: str) -> list[tuple[str, int]]:
     are left out. Empty where the directory does not exist. Raises FileError for a link that leads nowhere.
     """
     if is_remote(directory):
-        return match(directory.rstrip("/") + "/**")
+        return match(_literal(directory.rstrip("/")) + "/**")
     found: list[tuple[str, int]] = []
     if Path(directory).is_dir():
         _walk(directory, (), found)
