@@ -1,9 +1,10 @@
 """A warm process that runs stages in forked children, so that a test can kill many of them in little time.
 
-It reads one JSON request a line: {"stage", "argv", "delay", "fault", "at", "limit"} and answers one JSON line: the child's
-exit code (negative: the signal that ended it), its console, the calls that it made to the disk, its seconds and its peak
-memory. delay: seconds after which the child is killed. fault: 'kill' or 'full', what happens at disk call number `at`.
-limit: bytes that a file may have.
+It reads one JSON request a line: {"stage", "argv", "warm", "delay", "fault", "at", "limit"} and answers one JSON line:
+the child's exit code (negative: the signal that ended it), its console, the calls that it made to the disk, its seconds
+and its peak memory. warm: run in this process, once, so that later children find everything loaded and compiled. delay:
+seconds after which the child is killed. fault: 'kill' or 'full', what happens at disk call number `at`. limit: bytes
+that a file may have.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipelines.core import output, shards  # noqa: E402
+from pipelines.core import output, shards
 
 STAGES = ("ingest", "clean", "dedupe", "shard")
 CALLS = [
@@ -100,6 +102,12 @@ def run(request: dict[str, Any], scratch: Path) -> dict[str, Any]:
     }
 
 
+def warm(request: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Run in this process."""
+    code = child(request, scratch / "console", scratch / "counter")
+    return {"code": code, "console": (scratch / "console").read_text(), "threads": threading.active_count()}
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     for stage in STAGES:
@@ -107,7 +115,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryDirectory() as scratch:
         for line in sys.stdin:
-            answers.write(json.dumps(run(json.loads(line), Path(scratch))) + "\n")
+            request = json.loads(line)
+            answer = warm(request, Path(scratch)) if request.get("warm") else run(request, Path(scratch))
+            answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
 
