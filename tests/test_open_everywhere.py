@@ -5,35 +5,48 @@ from __future__ import annotations
 import gzip
 import json
 import pydoc_data.topics
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from pipelines import clean, dedupe, ingest, shard
+from pipelines import clean, dedupe, ingest, pack, shard, tokenizer
 from schemas.manifest import Manifest, parse
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = {"shards": ("id", "text"), "packed": ("row_id", "input_ids")}
 CHINESE = "敏捷的棕色狐狸跳过了懒狗，然后在河边休息。这是第{}段文字，用来检查中文文本。今天天气很好，我们去散步。"
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared dataset of documentation and Chinese text, in several shards of each split."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documentation and Chinese text, as shards and as packed rows, in several shards of each."""
     work = tmp_path_factory.mktemp("prepared")
     texts = [*pydoc_data.topics.topics.values(), *(CHINESE.format(i) * (1 + i % 3) for i in range(40))]
     lines = [json.dumps({"id": str(i), "text": text}, ensure_ascii=False) for i, text in enumerate(texts)]
     (work / "raw.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    common = ["--workers", "1"]
-    raw, ingested, cleaned, decided = (str(work / name) for name in ("raw.jsonl.gz", "ingest", "clean", "dedupe"))
-    assert ingest.main(["--input", raw, "--source", "s", "--id-field", "id", "--output", ingested, *common]) == 0
-    assert clean.main(["--input", ingested, "--output", cleaned, *common]) == 0
-    assert dedupe.main(["--input", cleaned, "--output", decided, *common]) == 0
+
+    def run(stage: ModuleType, source: str, output: str, *arguments: str) -> None:
+        common = ["--input", str(work / source), "--output", str(work / output), "--workers", "1"]
+        assert stage.main([*common, *arguments]) == 0
+
+    run(ingest, "raw.jsonl.gz", "ingest", "--source", "s", "--id-field", "id")
+    run(clean, "ingest", "clean")
+    run(dedupe, "clean", "dedupe")
     splits = "splits={train: 0.6, validation: 0.2, test: 0.2}"
-    arguments = ["--input", cleaned, "--decisions", decided, "--output", str(work / "shards"), "--set", splits]
-    assert shard.main([*arguments, "--set", "shard_bytes=100000", *common]) == 0
-    return work / "shards"
+    run(shard, "clean", "shards", "--decisions", str(work / "dedupe"), "--set", splits, "--set", "shard_bytes=100000")
+    run(tokenizer, "shards", "tokenizer", "--set", "vocab_size=1000")
+    run(pack, "shards", "packed", "--tokenizer", str(work / "tokenizer"), "--set", "seq_len=64")
+    return work
+
+
+@pytest.fixture(scope="module", params=sorted(COLUMNS))
+def dataset(request: pytest.FixtureRequest, prepared: Path) -> Path:
+    return prepared / request.param
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +62,18 @@ def expected(dataset: Path, manifest: Manifest) -> dict[str, pa.Table]:
         files = [dataset / one.path for one in manifest.of(split)]
         tables[split] = pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files)
         assert tables[split].num_rows == sum(one.rows for one in manifest.of(split)) > 0
-    assert len(manifest.of("train")) > 1, "the test wants several shards"
+    assert dataset.name == "packed" or len(manifest.of("train")) > 1, "the test wants several shards"
     return tables
 
 
 def paths(dataset: Path, split: str) -> list[str]:
     return [str(path) for path in sorted((dataset / split).glob("*.arrow"))]
+
+
+def same_rows(dataset: Path, expected: pa.Table, column: Callable[[str], Any]) -> None:
+    """Compare the id and the content column, which `column` reads by name, with the expected ones."""
+    for name in COLUMNS[dataset.name]:
+        assert list(column(name)) == expected[name].to_pylist()
 
 
 def test_ipc_stream_reader_sees_the_same_rows(dataset: Path, expected: dict[str, pa.Table]) -> None:
@@ -76,8 +95,7 @@ def test_load_from_disk_opens_root_and_split_without_copying(dataset: Path, expe
     for split in SPLITS:
         alone = datasets.load_from_disk(str(dataset / split))
         for found in (whole[split], alone):
-            assert found["text"][:] == expected[split]["text"].to_pylist()
-            assert found["id"][:] == expected[split]["id"].to_pylist()
+            same_rows(dataset, expected[split], lambda name, rows=found: rows[name][:])
 
 
 def test_load_dataset_finds_every_split_through_the_card(
@@ -87,7 +105,7 @@ def test_load_dataset_finds_every_split_through_the_card(
     found = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path))
     assert {split: len(found[split]) for split in found} == {split: t.num_rows for split, t in expected.items()}
     for split in SPLITS:
-        assert found[split]["text"][:] == expected[split]["text"].to_pylist()
+        same_rows(dataset, expected[split], lambda name, rows=found[split]: rows[name][:])
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -98,24 +116,38 @@ def test_load_dataset_arrow_with_data_files(
     data_files = {split: str(dataset / split / "*.arrow") for split in SPLITS}
     found = datasets.load_dataset("arrow", data_files=data_files, cache_dir=str(tmp_path), streaming=streaming)
     for split in SPLITS:
-        assert [row["text"] for row in found[split]] == expected[split]["text"].to_pylist()
+        rows = list(found[split])
+        same_rows(dataset, expected[split], lambda name, rows=rows: [row[name] for row in rows])
 
 
 def test_polars_scans_the_same_rows(dataset: Path, expected: dict[str, pa.Table]) -> None:
     polars = pytest.importorskip("polars")
     for split in SPLITS:
         found = polars.scan_ipc(str(dataset / split / "*.arrow")).collect()
-        assert found["text"].to_list() == expected[split]["text"].to_pylist()
-        assert found["id"].to_list() == expected[split]["id"].to_pylist()
+        same_rows(dataset, expected[split], lambda name, rows=found: rows[name].to_list())
 
 
 def test_duckdb_queries_them_through_pyarrow(dataset: Path, expected: dict[str, pa.Table]) -> None:
     duckdb = pytest.importorskip("duckdb")
     for split in SPLITS:
         rows = pyarrow.dataset.dataset(paths(dataset, split), format="ipc")  # duckdb finds it by its name
-        counted = duckdb.sql("SELECT count(*), sum(length(text)) FROM rows").fetchall()[0]
-        characters = sum(len(text) for text in expected[split]["text"].to_pylist())
-        assert rows is not None and counted == (expected[split].num_rows, characters)
+        _, column = COLUMNS[dataset.name]
+        counted = duckdb.sql(f"SELECT count(*), sum(length({column})) FROM rows").fetchall()[0]
+        lengths = sum(len(value) for value in expected[split][column].to_pylist())
+        assert rows is not None and counted == (expected[split].num_rows, lengths)
+
+
+def test_torch_views_token_ids_of_the_mapped_file_without_a_copy(prepared: Path) -> None:
+    torch = pytest.importorskip("torch")
+    for split in SPLITS:
+        for path in paths(prepared / "packed", split):
+            before = pa.total_allocated_bytes()
+            reader = pa.ipc.open_file(pa.memory_map(path))
+            for i in range(reader.num_record_batches):
+                column = reader.get_batch(i).column("input_ids")
+                tokens = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=True)).view(len(column), 64)
+                assert tokens.dtype == torch.uint16 and tokens.tolist() == column.to_pylist()
+            assert pa.total_allocated_bytes() == before
 
 
 def test_a_card_counts_the_books(dataset: Path, manifest: Manifest) -> None:
