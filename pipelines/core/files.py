@@ -6,9 +6,9 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipelines.core import s3  # noqa: F401  (makes Beam share its clients)
@@ -91,8 +91,16 @@ def open_read(path: str) -> BinaryIO:
     """Open a file for reading its raw bytes, whatever its suffix says. Raises FileError where it cannot be opened."""
     try:
         return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except (BeamIOError, OSError, ValueError) as error:
+    except Exception as error:  # each store has errors of its own
         raise FileError(_message("cannot open", path, error)) from None
+
+
+def create(path: str) -> Any:
+    """Begin to write an object; it appears when the result is closed. Raises FileError."""
+    try:
+        return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
+    except Exception as error:  # each store has errors of its own
+        raise FileError(_message("cannot write", path, error)) from None
 
 
 def match(pattern: str) -> list[tuple[str, int]]:
@@ -112,7 +120,7 @@ def match(pattern: str) -> list[tuple[str, int]]:
             pattern = "./" + pattern  # Beam lists the folder before the first wildcard, and '' is none
     try:
         found = FileSystems.match([pattern])[0].metadata_list
-    except (BeamIOError, OSError, ValueError) as error:
+    except Exception as error:  # each store has errors of its own
         raise FileError(_message("cannot list", pattern, error)) from None
     # Some tools leave empty objects named "folder/" in a bucket.
     return sorted((entry.path, entry.size_in_bytes) for entry in found if not entry.path.endswith("/"))
@@ -122,7 +130,7 @@ def exists(path: str) -> bool:
     """Whether a file exists, or, on a local disk, a directory."""
     try:
         return bool(FileSystems.exists(path))
-    except (BeamIOError, OSError, ValueError) as error:
+    except Exception as error:  # each store has errors of its own
         raise FileError(_message("cannot look at", path, error)) from None
 
 
@@ -130,7 +138,7 @@ def version(path: str) -> str:
     """A word that changes when the content of an object changes: the store's checksum. Raises FileError."""
     try:
         return str(FileSystems.checksum(path))
-    except (BeamIOError, OSError, ValueError) as error:
+    except Exception as error:  # each store has errors of its own
         raise FileError(_message("cannot look at", path, error)) from None
 
 
@@ -145,7 +153,7 @@ def delete(paths: list[str]) -> None:
         if paths:
             # Beam reads them as patterns on Google Cloud Storage, and as they are elsewhere.
             FileSystems.delete([_literal(path) if path.startswith("gs://") else path for path in paths])
-    except (BeamIOError, OSError, ValueError) as error:
+    except Exception as error:  # each store has errors of its own
         raise FileError(_message("cannot delete", paths[0], error)) from None
 
 

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 
 from pipelines.core import files
 from pipelines.core.rowhash import RowHash
@@ -44,7 +43,7 @@ class AtomicFile:
             self._temporary = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.part")
             self._file = self._temporary.open("wb")
         else:
-            self._file = FileSystems.create(path, "application/octet-stream")
+            self._file = files.create(path)
 
     def write(self, data: bytes) -> None:
         """Append bytes."""

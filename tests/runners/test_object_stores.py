@@ -2,6 +2,7 @@
 
 import gc
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +235,34 @@ def test_a_worker_process_that_fails_shows_no_credential(
     assert b"could not be read" in printed
     assert not s3.leaks(printed)
     assert s3.objects("broken/out") == {}, "no partial output"
+
+
+# --- errors that a person can mend ------------------------------------------------------------------------------------
+
+
+def test_what_cannot_succeed_is_not_tried_for_minutes(
+    s3: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_sleep(*_: Any) -> None:
+        raise AssertionError("Beam waits before it tries again")
+
+    monkeypatch.setattr("apache_beam.utils.retry.Clock.sleep", no_sleep)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    output = ["--source", "lib", "--output", str(tmp_path / "out"), "--workers", "1"]
+    assert ingest.main(["--input", "s3://No_Bucket At_All/x", *output, *s3.options]) == 1
+    assert "Invalid bucket name" in capfd.readouterr().err
+    assert ingest.main(["--input", "s3://corpus/raw", *output, "--s3_region_name=us-east-1"]) == 1
+    assert "Unable to locate credentials" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("store_options", ["s3", "gcs"])
+def test_a_bucket_that_is_missing_is_named(
+    s3: Any, gcs: str, corpus: Path, capfd: pytest.CaptureFixture[str], store_options: str
+) -> None:
+    scheme, options = ("s3", s3.options) if store_options == "s3" else ("gs", ("--no_auth",))
+    args = ["--source", "lib", "--workers", "1", *options]
+    assert ingest.main(["--input", str(corpus), "--output", f"{scheme}://absent-bucket/out", *args]) == 1
+    assert "absent-bucket" in capfd.readouterr().err

@@ -1,0 +1,189 @@
+"""Dataflow without a network: every pipeline of every stage becomes a job, whose transforms and coders are known.
+
+The golden list is tests/runners/golden/dataflow.json. After a change that is meant, write it again with
+`GRISTMILL_UPDATE_GOLDEN=1 python -m pytest tests/runners/test_dataflow.py`, and read the difference before committing.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.pipeline_context import PipelineContext
+
+from pipelines import clean, dedupe, ingest, shard
+from pipelines.clean import CleanConfig
+from pipelines.core.dataset import Dataset
+from pipelines.core.runners import RunOptions, plan
+from pipelines.core.stage import CollectReports
+from pipelines.dedupe import DedupeConfig
+from pipelines.ingest import Corpus, IngestConfig
+from pipelines.readers.base import ReadConfig
+from pipelines.readers.discover import discover
+from pipelines.shard import ShardConfig
+
+pytest.importorskip("google.cloud.dataflow", reason="the extra 'gcp' is not installed")
+
+GOLDEN = Path(__file__).parent / "golden" / "dataflow.json"
+# A project id that looks like one, and no credentials: nothing is asked of Google.
+CLOUD = ("--project=gristmill-test", "--region=europe-west1", "--temp_location=gs://corpus/tmp", "--no_auth")
+OUT = "gs://corpus/out"
+
+
+@pytest.fixture(scope="module")
+def roots(corpus: Path, chain: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dataflow")
+    chain([str(corpus)], str(root), "--workers", "1")
+    return root
+
+
+def pipelines_of(roots: Path, corpus: Path) -> dict[str, Callable[[beam.Pipeline], Any]]:
+    """Every pipeline of the stages, those included that a stage builds from the results of an earlier one."""
+    ingested, cleaned = Dataset.open(str(roots / "ingest")), Dataset.open(str(roots / "clean"))
+    decided = Dataset.open(str(roots / "dedupe"))
+    read = ReadConfig(id_field="id", task_bytes=60000)
+    scratch, config = f"{OUT}/_scratch", IngestConfig(read=read)
+    spans = [(0, 4), (4, 8)]
+    return {
+        "ingest read": lambda p: ingest.build(p, discover([str(corpus)], read), Corpus("lib"), OUT, scratch, config),
+        "clean": lambda p: clean.build(p, ingested, OUT, CleanConfig()),
+        "dedupe sign": lambda p: dedupe.build_sign(p, cleaned, OUT, scratch, DedupeConfig()),
+        "dedupe verify": lambda p: dedupe.build_verify(p, cleaned, OUT, scratch, DedupeConfig(), spans),
+        "shard": lambda p: shard.build(p, cleaned, decided, OUT, ShardConfig()),
+    }
+
+
+def describe(proto: Any) -> dict[str, list[str]]:
+    """The leaf transforms of a pipeline with their URN and the coder of what they give, and all coders' URNs."""
+    context = PipelineContext(proto.components)
+    lines = []
+
+    def walk(key: str) -> None:
+        transform = proto.components.transforms[key]
+        for inner in transform.subtransforms:
+            walk(inner)
+        if not transform.subtransforms and transform.spec.urn:
+            name = re.sub(r"<lambda at [^>]*>", "<lambda>", transform.unique_name)
+            outputs = (proto.components.pcollections[out].coder_id for out in transform.outputs.values())
+            coders = ", ".join(str(context.coders.get_by_id(coder)) for coder in outputs)
+            lines.append(f"{name} | {transform.spec.urn} | {coders}")
+
+    for root in proto.root_transform_ids:
+        walk(root)
+    urns = sorted({coder.spec.urn for coder in proto.components.coders.values()})
+    return {"transforms": lines, "coders": urns}
+
+
+def test_the_job_of_every_pipeline_is_the_golden_one(roots: Path, corpus: Path) -> None:
+    options = RunOptions("DataflowRunner", beam_args=CLOUD, dry_run=True)
+    found = {}
+    for name, build in pipelines_of(roots, corpus).items():
+
+        def whole(pipeline: beam.Pipeline, build: Callable[[beam.Pipeline], Any] = build) -> None:
+            _ = build(pipeline) | "Reports" >> CollectReports(f"{OUT}/_meta/reports/x.json")
+
+        found[name] = describe(plan(whole, options))
+    if os.environ.get("GRISTMILL_UPDATE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_batches_never_travel_as_pickles() -> None:
+    """Where a type hint is lost, Beam pickles record batches, with the whole table that each was cut from."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    shuffled = [
+        line
+        for one in golden.values()
+        for line in one["transforms"]
+        if re.search(r"(Repeats|Link|Write)/GroupByKey \|", line)
+    ]
+    assert len(shuffled) == 4
+    assert all("RecordBatchCoder" in line for line in shuffled)
+
+
+def stage_args(roots: Path, corpus: Path) -> dict[str, list[str]]:
+    cleaned = str(roots / "clean")
+    return {
+        "ingest": ["--input", str(corpus), "--source", "lib", "--id-field", "id"],
+        "clean": ["--input", str(roots / "ingest")],
+        "dedupe": ["--input", cleaned],
+        "shard": ["--input", cleaned, "--decisions", str(roots / "dedupe")],
+    }
+
+
+STAGES = {"ingest": ingest, "clean": clean, "dedupe": dedupe, "shard": shard}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "runner", ["local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "DaskRunner"]
+)
+def test_a_dry_run_lists_the_job_and_touches_nothing(
+    stage: str, runner: str, roots: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = CLOUD if runner == "DataflowRunner" else ()
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "thesis.txt").write_text("years of work")
+    args = [*stage_args(roots, corpus)[stage], "--output", str(output), "--runner", runner, *cloud]
+    assert STAGES[stage].main([*args, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing was written" in printed and "beam:transform:group_by_key:v1" in printed
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_template_is_written_through_the_emulator(
+    stage: str, roots: Path, corpus: Path, gcs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    template = f"templates/{stage}"
+    image = "europe-docker.pkg.dev/p/r/gristmill:1"
+    container = [f"--sdk_container_image={image}", "--sdk_location=container"]
+    args = [*stage_args(roots, corpus)[stage], "--output", f"{gcs}/{stage}", "--runner", "DataflowRunner", *CLOUD]
+    assert STAGES[stage].main([*args, f"--template_location={gcs}/{template}", *container]) == 0
+    bucket = storage.Client(project="gristmill-test", credentials=AnonymousCredentials()).bucket("corpus")
+    job = json.loads(bucket.blob(template).download_as_bytes())
+    assert job["environment"]["workerPools"][0]["workerHarnessContainerImage"] == image
+    assert job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].startswith("gs://corpus/tmp/")
+    assert list(bucket.list_blobs(prefix=f"{stage}/")) == [], "the output was not touched"
+    assert "nothing was written" in capsys.readouterr().out
+
+
+def test_the_module_as_a_program_builds_its_job(roots: Path, tmp_path: Path) -> None:
+    """`python -m pipelines.dedupe`: functions of __main__ are pickled by value, which must work too."""
+    args = ["--input", str(roots / "clean"), "--output", OUT, "--runner", "DataflowRunner", *CLOUD, "--dry_run"]
+    command = [sys.executable, "-m", "pipelines.dedupe", *args]
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Sign" in done.stdout
+
+
+# --- what Dataflow cannot do is said before anything is sent ----------------------------------------------------------
+
+
+def test_local_files_are_refused(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--input", str(corpus), "--source", "lib", "--output", OUT, "--runner", "DataflowRunner", *CLOUD]
+    assert ingest.main(args) == 1
+    assert f"cannot see local files: {corpus}" in capsys.readouterr().err
+
+
+def test_credentials_that_the_console_would_show_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--input", "s3://b/in", "--output", "s3://b/out", "--runner", "DataflowRunner", *CLOUD]
+    assert clean.main([*args, "--s3_secret_access_key=hunter2hunter2"]) == 1
+    error = capsys.readouterr().err
+    assert "--s3_secret_access_key" in error and "hunter2" not in error
+
+
+def test_an_impossible_project_is_an_error(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--input", str(corpus), "--source", "lib", "--output", OUT, "--runner", "DataflowRunner", "--dry_run"]
+    assert ingest.main([*args, "--project=p", "--region=europe-west1", "--temp_location=gs://b/t", "--no_auth"]) == 1
+    assert "project" in capsys.readouterr().err
