@@ -2,8 +2,7 @@
 
 Local: everything is written into a hidden sibling, `.NAME.partial`; the commit exchanges the two directories in one
 system call. Whoever looks sees the old dataset or the new one. `.NAME.lock` beside them keeps a second run out.
-Object stores have no directories to exchange: there the old manifest goes first, the shards are written under their
-final keys, and the new manifest comes last.
+Object stores: see `pipelines.core.remote`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import shutil
 import sys
 from pathlib import Path
 from typing import IO, Any
-
-from apache_beam.io.filesystems import FileSystems
 
 from pipelines.core import files
 from pipelines.core.shards import fsync_directory, write_bytes
@@ -50,21 +47,14 @@ class Output:
 
     def __init__(self, path: str) -> None:
         self.path = path.rstrip("/") or path
-        self._local = files.is_local(self.path)
         self._lock: IO[Any] | None = None
-        if self._local:
-            # A link is followed: what is exchanged must be the directory and its sibling on the same disk.
-            self._target = Path(self.path).resolve()
-            self._partial = self._target.with_name(f".{self._target.name}.partial")
-            self._aside = self._target.with_name(f".{self._target.name}.previous")
-            self.root = str(self._partial)
-            self._check_target()
-            self._claim()
-        else:
-            self.root = self.path
-            self._check_target()
-            if files.exists(files.join(self.path, MANIFEST_PATH)):
-                FileSystems.delete([files.join(self.path, MANIFEST_PATH)])
+        # A link is followed: what is exchanged must be the directory and its sibling on the same disk.
+        self._target = Path(self.path).resolve()
+        self._partial = self._target.with_name(f".{self._target.name}.partial")
+        self._aside = self._target.with_name(f".{self._target.name}.previous")
+        self.root = str(self._partial)
+        self._check_target()
+        self._claim()
 
     def _check_target(self) -> None:
         """Refuse to replace anything but an empty directory or a dataset of ours."""
@@ -78,13 +68,11 @@ class Output:
             raise OutputError(
                 f"{files.redact(self.path)} holds something else than a dataset of ours: {error}"
             ) from error
-        if self._local:
-            target = Path(self.path)
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
-                raise OutputError(
-                    f"{self.path} exists and holds something else than a Gristmill dataset (no {MANIFEST_PATH}); "
-                    "nothing was written. Name another --output, or remove it yourself"
-                )
+        if self._target.exists() and (not self._target.is_dir() or any(self._target.iterdir())):
+            raise OutputError(
+                f"{self.path} exists and holds something else than a Gristmill dataset (no {MANIFEST_PATH}); "
+                "nothing was written. Name another --output, or remove it yourself"
+            )
 
     def _claim(self) -> None:
         """Keep other runs out, then mend and sweep what a killed run left."""
@@ -106,19 +94,11 @@ class Output:
     def commit(self, manifest: Manifest) -> None:
         """Sweep what the manifest does not name, write the manifest, and make the dataset visible."""
         named = {shard.path for shard in manifest.shards} | set(manifest.facts.get("extra_files", []))
-        if self._local:
-            self._sweep_local(named)
+        self._sweep(named)
         write_bytes(files.join(self.root, MANIFEST_PATH), manifest.to_json())
-        if self._local:
-            self._swap()
-        else:
-            named.add(MANIFEST_PATH)
-            found = [path for path, _ in files.list_tree(self.path)]
-            stale = [path for path in found if files.relative(path, self.path) not in named]
-            if stale:
-                FileSystems.delete(stale)
+        self._swap()
 
-    def _sweep_local(self, named: set[str]) -> None:
+    def _sweep(self, named: set[str]) -> None:
         for path in sorted(self._partial.rglob("*"), reverse=True):
             relative = path.relative_to(self._partial).as_posix()
             if path.is_dir():
@@ -142,7 +122,7 @@ class Output:
 
     def abort(self) -> None:
         """Remove what was written; the old dataset, if any, stays as it was."""
-        if self._local and self._lock is not None:
+        if self._lock is not None:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._release()
 

@@ -221,7 +221,7 @@ def test_the_survivor_is_the_one_that_the_policy_names(tmp_path: Path, policy: l
 
 def test_a_chain_of_edits_is_not_swallowed_by_its_first_link(tmp_path: Path) -> None:
     links = [edited(words(4, 100), list(range(0, 6 * i, 6)), "x") for i in range(6)]
-    records = [{"id": i, "text": text + " pad" * (10 - i)} for i, text in enumerate(links)]
+    records: list[Record] = [{"id": i, "text": text + " pad" * (10 - i)} for i, text in enumerate(links)]
     dataset = run(tmp_path / "d", ingested(tmp_path, records), options=["--set", "survivor=[length]"])
     similarity = all_pairs([record["text"] for record in records])
     assert similarity[0, 5] < 0.7

@@ -283,7 +283,8 @@ def test_the_directory_holds_what_hugging_face_needs_and_nothing_else(tmp_path: 
 def test_real_text_in_two_languages_goes_through_whole(
     tmp_path: Path, real_records: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    sources, expected = [], {}
+    sources: list[Path] = []
+    expected: dict[tuple[str, str], str] = {}
     for name, source in (("wikipedia_en.jsonl.zst", "en"), ("wikipedia_zh.jsonl.zst", "zh")):
         made = [record["text"] for record in real_records(name, 200)]
         expected |= {(source, str(i)): text for i, text in enumerate(made)}
