@@ -1,4 +1,4 @@
-"""A small real corpus, the four stages as one chain, and object stores on loopback."""
+"""A small real corpus, the stages as one chain, and object stores on loopback."""
 
 import ast
 import json
@@ -9,16 +9,23 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines import clean, dedupe, ingest, shard
+from pipelines import clean, dedupe, ingest, pack, shard, tokenizer
 from pipelines.readers.decompress import zstd
 
-STAGES = {"ingest": ingest, "clean": clean, "dedupe": dedupe, "shard": shard}
+STAGES = {
+    "ingest": ingest,
+    "clean": clean,
+    "dedupe": dedupe,
+    "shard": shard,
+    "tokenizer": tokenizer,
+    "pack": pack,
+}
+SMALL = ["--set", "read.task_bytes=60000"]
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
@@ -68,23 +75,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_stage(module: ModuleType, *args: str) -> None:
-    assert module.main(list(args)) == 0, f"{module.__name__} failed"
-
-
-def run_chain(inputs: list[str], output: str, *options: str) -> None:
-    """ingest → clean → dedupe → shard, several shards each; every pipeline of every stage has something to do."""
-    many = [arg for one in inputs for arg in ("--input", one)]
-    small = ["--set", "read.task_bytes=60000", "--set", "shard_bytes=30000"]
-    run_stage(ingest, *many, "--source", "lib", "--id-field", "id", "--output", f"{output}/ingest", *small, *options)
-    run_stage(clean, "--input", f"{output}/ingest", "--output", f"{output}/clean", *options)
-    run_stage(dedupe, "--input", f"{output}/clean", "--output", f"{output}/dedupe", "--materialize", *options)
-    decided = ["--input", f"{output}/clean", "--decisions", f"{output}/dedupe", "--output", f"{output}/shard"]
-    run_stage(shard, *decided, "--set", "shard_bytes=60000", *options)
+def run_chain(inputs: list[str], output: str, *options: str, short: bool = False) -> None:
+    """ingest → … → pack, or to shard, several shards each; every pipeline of every stage has something to do."""
+    raw = [arg for one in inputs for arg in ("--input", one)]
+    settings = {
+        "ingest": [*raw, "--source", "lib", "--id-field", "id", *SMALL, "--set", "shard_bytes=30000"],
+        "clean": ["--input", f"{output}/ingest"],
+        "dedupe": ["--input", f"{output}/clean", "--materialize"],
+        "shard": ["--input", f"{output}/clean", "--decisions", f"{output}/dedupe", "--set", "shard_bytes=60000"],
+        "tokenizer": ["--input", f"{output}/shard", "--set", "vocab_size=1000"],
+        "pack": ["--input", f"{output}/shard", "--tokenizer", f"{output}/tokenizer", "--set", "seq_len=128"],
+    }
+    for name in list(settings)[: 4 if short else 6]:
+        assert STAGES[name].main([*settings[name], "--output", f"{output}/{name}", *options]) == 0, f"{name} failed"
 
 
 def files_of(output: str) -> dict[str, bytes]:
-    """All files of the four datasets by relative path, on disk or in an object store."""
+    """All files of the datasets by relative path, on disk or in an object store."""
     listing = FileSystems.match([f"{output}/**"])[0].metadata_list
     found = {}
     for entry in listing:
@@ -99,8 +106,8 @@ def files_of(output: str) -> dict[str, bytes]:
 def chain() -> Callable[..., dict[str, bytes]]:
     """Run the chain and return every file that it wrote."""
 
-    def run(inputs: list[str], output: str, *options: str) -> dict[str, bytes]:
-        run_chain(inputs, output, *options)
+    def run(inputs: list[str], output: str, *options: str, short: bool = False) -> dict[str, bytes]:
+        run_chain(inputs, output, *options, short=short)
         return files_of(output)
 
     return run

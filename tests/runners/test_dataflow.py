@@ -17,16 +17,18 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.pipeline_context import PipelineContext
 
-from pipelines import clean, dedupe, ingest, shard
+from pipelines import clean, dedupe, ingest, pack, shard, tokenizer
 from pipelines.clean import CleanConfig
 from pipelines.core.dataset import Dataset
 from pipelines.core.runners import RunOptions, plan
 from pipelines.core.stage import CollectReports
 from pipelines.dedupe import DedupeConfig
 from pipelines.ingest import Corpus, IngestConfig
+from pipelines.pack import PackConfig
 from pipelines.readers.base import ReadConfig
 from pipelines.readers.discover import discover
 from pipelines.shard import ShardConfig
+from pipelines.tokenizer import TokenizerConfig
 
 pytest.importorskip("google.cloud.dataflow", reason="the extra 'gcp' is not installed")
 
@@ -50,12 +52,27 @@ def pipelines_of(roots: Path, corpus: Path) -> dict[str, Callable[[beam.Pipeline
     read = ReadConfig(id_field="id", task_bytes=60000)
     scratch, config = f"{OUT}/_scratch", IngestConfig(read=read)
     spans = [(0, 4), (4, 8)]
+    sharded, model, learn = (
+        Dataset.open(str(roots / "shard")),
+        Dataset.open(str(roots / "tokenizer")),
+        TokenizerConfig(),
+    )
+    shards = tuple(("train", key) for key in sharded.keys("train"))
+
+    def tasks(function: Any, arguments: tuple[Any, ...]) -> Callable[[beam.Pipeline], Any]:
+        return lambda p: p | tokenizer.Tasks(shards, function, arguments)
+
     return {
         "ingest read": lambda p: ingest.build(p, discover([str(corpus)], read), Corpus("lib"), OUT, scratch, config),
         "clean": lambda p: clean.build(p, ingested, OUT, CleanConfig()),
         "dedupe sign": lambda p: dedupe.build_sign(p, cleaned, OUT, scratch, DedupeConfig()),
         "dedupe verify": lambda p: dedupe.build_verify(p, cleaned, OUT, scratch, DedupeConfig(), spans),
         "shard": lambda p: shard.build(p, cleaned, decided, OUT, ShardConfig()),
+        "tokenizer count": tasks(tokenizer.count_shard, (sharded, learn)),
+        "tokenizer sample": tasks(tokenizer.sample_shard, (sharded, scratch, {"train": {"lib": 1}}, learn)),
+        "tokenizer train": tasks(tokenizer.train_model, (scratch, OUT, learn)),
+        "tokenizer measure": tasks(tokenizer.measure_shard, (scratch, OUT)),
+        "pack": lambda p: pack.build(p, pack.Job(sharded, model, OUT, PackConfig(seq_len=128))),
     }
 
 
@@ -114,15 +131,26 @@ def stage_args(roots: Path, corpus: Path) -> dict[str, list[str]]:
         "clean": ["--input", str(roots / "ingest")],
         "dedupe": ["--input", cleaned],
         "shard": ["--input", cleaned, "--decisions", str(roots / "dedupe")],
+        "tokenizer": ["--input", str(roots / "shard")],
+        "pack": ["--input", str(roots / "shard"), "--tokenizer", str(roots / "tokenizer")],
     }
 
 
-STAGES = {"ingest": ingest, "clean": clean, "dedupe": dedupe, "shard": shard}
+STAGES = {
+    "ingest": ingest,
+    "clean": clean,
+    "dedupe": dedupe,
+    "shard": shard,
+    "tokenizer": tokenizer,
+    "pack": pack,
+}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+OTHERS = ["local", "FlinkRunner", "SparkRunner", "PrismRunner", "DaskRunner"]
+
+
 @pytest.mark.parametrize(
-    "runner", ["local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "DaskRunner"]
+    ("stage", "runner"), [(stage, "DataflowRunner") for stage in STAGES] + [("clean", r) for r in OTHERS]
 )
 def test_a_dry_run_lists_the_job_and_touches_nothing(
     stage: str, runner: str, roots: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -134,7 +162,7 @@ def test_a_dry_run_lists_the_job_and_touches_nothing(
     args = [*stage_args(roots, corpus)[stage], "--output", str(output), "--runner", runner, *cloud]
     assert STAGES[stage].main([*args, "--dry_run"]) == 0
     printed = capsys.readouterr().out
-    assert "nothing was written" in printed and "beam:transform:group_by_key:v1" in printed
+    assert "nothing was written" in printed and "beam:transform:pardo:v1" in printed
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 
 
