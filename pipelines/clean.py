@@ -142,7 +142,7 @@ def run(
     inputs: Sequence[str], output: str, config: CleanConfig, options: RunOptions, materialize: bool = False
 ) -> None:
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
-    dataset = Dataset.open(*inputs)
+    dataset = Dataset.open(*inputs).require(DOCUMENTS)
     with begin(STAGE, output, config, options, [dataset]) as stage:
         total = dataset.content_bytes()
         reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)

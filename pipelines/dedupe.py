@@ -40,7 +40,7 @@ from pipelines.core.stage import Report, StageRun, begin
 from pipelines.core.summary import print_summary
 from pipelines.core.survivors import POLICIES, Candidates, Verdicts, decide, dense_buckets, policy_order
 from pipelines.text.dates import epoch_seconds
-from pipelines.text.minhash import MinHashConfig, band_hashes, signatures, sketches
+from pipelines.text.minhash import MinHashConfig, band_hashes, s_curve, signatures, sketches
 from pipelines.text.shingles import shingle_hashes
 from schemas.document import DOCUMENT
 from schemas.ledger import REMOVED
@@ -360,7 +360,7 @@ def run(
     inputs: Sequence[str], output: str, config: DedupeConfig, options: RunOptions, materialize: bool = False
 ) -> None:
     """Deduplicate dataset directories into `output` and print the summary."""
-    dataset = Dataset.open(*inputs)
+    dataset = Dataset.open(*inputs).require(DOCUMENTS)
     with begin(STAGE, output, config, options, [dataset]) as stage:
         reports = _pipelines(stage, dataset, config, materialize)
         facts = {
@@ -371,6 +371,11 @@ def run(
     notes = [
         f"largest bucket {facts['largest_bucket']:,}, comparisons left out by the cap {facts['capped_comparisons']:,}"
     ]
+    if config.near:
+        bands, rows = config.minhash.bands, config.minhash.rows
+        reach = {max(config.threshold, 0.01), 0.8, 0.9}
+        found = ", ".join(f"{s:.2f}: {s_curve(s, bands, rows):.0%}" for s in sorted(reach))
+        notes.append(f"{bands} × {rows} bands compare this share of the pairs of a similarity: {found}")
     notes.append(
         "surviving/ holds the kept records"
         if materialize
@@ -389,6 +394,7 @@ COMMAND = StageCommand(
     """,
     DedupeConfig,
     materialize=True,
+    corpora=True,
 )
 
 

@@ -1,6 +1,6 @@
 """Gather what all stages say of themselves: books, metrics and plots for DVC, and a summary for people.
 
-python -m pipelines.report --data data --model models --output reports
+python -m pipelines.report --data data --evaluation reports/evaluation.json --output reports
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.core.cli import guarded
+from pipelines.core.config import corpora_of
 from pipelines.core.dataset import Dataset
 from pipelines.core.history import datasets_under
 from pipelines.core.shards import write_bytes
@@ -27,23 +28,42 @@ from schemas.manifest import Books
 _LENGTH_BINS = 2.0 ** np.arange(4, 21)  # characters: 16, 32, … 1,048,576
 
 
-def metrics(datasets: Sequence[Dataset]) -> dict[str, Any]:
-    """Numbers per stage and source, for `dvc metrics`: in, kept, removed and rejected by reason, sizes, facts."""
-    result: dict[str, Any] = {}
+def metrics(datasets: Sequence[Dataset], tokenizer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The numbers that one compares from run to run, for `dvc metrics`: a few for each stage, over all sources."""
+    result: dict[str, dict[str, float]] = {}
     for dataset in datasets:
         manifest = dataset.manifests[0]
-        stage = result.setdefault(manifest.stage, {"books": {}})
-        for source, one in manifest.books.items():
-            stage["books"][source] = _flat(one)
-        stage["bytes"] = stage.get("bytes", 0) + sum(shard.bytes for shard in manifest.shards)
-        stage.update({key: value for key, value in manifest.facts.items() if isinstance(value, (int, float))})
+        if manifest.stage == "tokenizer":
+            continue
+        stage = result.setdefault(manifest.stage, dict.fromkeys(("in", "kept", "removed", "rejected"), 0))
+        for one in manifest.books.values():
+            stage["in"] += one.records_in
+            stage["kept"] += one.kept
+            stage["removed"] += sum(one.removed.values())
+            stage["rejected"] += sum(one.rejected.values())
+        for name in ("fill", "tokens"):
+            if name in manifest.facts:
+                stage[name] = manifest.facts[name]
+    result["tokenizer"] = {
+        name: tokenizer[name] for name in ("fertility", "bytes_per_token", "unknown_rate") if name in tokenizer
+    }
     return result
 
 
-def _flat(books: Books) -> dict[str, int]:
-    removed = {f"removed_{reason}": count for reason, count in books.removed.items()}
-    rejected = {f"rejected_{reason}": count for reason, count in books.rejected.items()}
-    return {"in": books.records_in, "kept": books.kept, **removed, **rejected}
+def books(datasets: Sequence[Dataset]) -> dict[str, dict[str, dict[str, int]]]:
+    """The books of every stage and source: in, kept, and removed and rejected by reason."""
+    result: dict[str, dict[str, dict[str, int]]] = {}
+    for dataset in datasets:
+        manifest = dataset.manifests[0]
+        for source, one in manifest.books.items():
+            result.setdefault(manifest.stage, {})[source] = _flat(one)
+    return result
+
+
+def _flat(one: Books) -> dict[str, int]:
+    removed = {f"removed_{reason}": count for reason, count in one.removed.items()}
+    rejected = {f"rejected_{reason}": count for reason, count in one.rejected.items()}
+    return {"in": one.records_in, "kept": one.kept, **removed, **rejected}
 
 
 def removal_rows(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
@@ -51,8 +71,8 @@ def removal_rows(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     rows = []
     for dataset in datasets:
         manifest = dataset.manifests[0]
-        for source, books in manifest.books.items():
-            for reason, count in {**books.removed, **books.rejected}.items():
+        for source, one in manifest.books.items():
+            for reason, count in {**one.removed, **one.rejected}.items():
                 if manifest.stage != "shard" or reason == "sampled_out":  # shard's books repeat dedupe's removals
                     rows.append({"reason": f"{manifest.stage}: {reason}", "source": source, "records": count})
     return sorted(rows, key=lambda row: (row["reason"], row["source"]))
@@ -117,16 +137,24 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     return sink.getvalue().encode()
 
 
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
 def _read_json(path: str | None) -> dict[str, Any]:
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
 
-def write(data: str, tokenizer: str | None, evaluation: str | None, output: str) -> str:
-    """Write metrics.json, the plots' CSV files and summary.txt into `output`; returns the summary."""
-    datasets = [dataset for dataset in datasets_under(data) if dataset.manifests[0].stage != "sample"]
+def write(data: str, tokenizer: str | None, evaluation: str | None, output: str, corpora: Sequence[str] = ()) -> str:
+    """Write metrics.json, books.json, the plots' CSV files and summary.txt into `output`; returns the summary.
+
+    corpora: names of the corpora whose ingest and clean directories count; all of them where it is empty.
+    """
+    datasets = [dataset for dataset in datasets_under(data) if _counts(dataset, corpora)]
     text = summary(datasets, _read_json(tokenizer), _read_json(evaluation))
     outputs = {
-        "metrics.json": (json.dumps(metrics(datasets), indent=1, sort_keys=True) + "\n").encode(),
+        "metrics.json": _json(metrics(datasets, _read_json(tokenizer))),
+        "books.json": _json(books(datasets)),
         "removals.csv": _csv(removal_rows(datasets), ["reason", "source", "records"]),
         "lengths.csv": _csv(length_rows(datasets), ["characters", "documents"]),
         "clusters.csv": _csv(cluster_rows(datasets), ["size", "clusters"]),
@@ -135,6 +163,11 @@ def write(data: str, tokenizer: str | None, evaluation: str | None, output: str)
     for name, content in outputs.items():
         write_bytes(str(Path(output) / name), content)
     return text
+
+
+def _counts(dataset: Dataset, corpora: Sequence[str]) -> bool:
+    one_corpus = dataset.manifests[0].stage in ("ingest", "clean")
+    return not (corpora and one_corpus) or dataset.roots[0].rsplit("/", 1)[-1] in corpora
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,11 +181,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="data", metavar="DIR", help="folder that holds the stages' outputs")
     parser.add_argument("--tokenizer-report", metavar="FILE", help="report.json of the tokenizer")
     parser.add_argument("--evaluation", metavar="FILE", help="metrics that `gristmill evaluate` wrote")
+    parser.add_argument("--corpora", metavar="params.yaml", help="count only the corpora that this file names")
     parser.add_argument("--output", default="reports", metavar="DIR")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        print(write(args.data, args.tokenizer_report, args.evaluation, args.output), end="")
+        corpora = corpora_of(args.corpora) if args.corpora else ()
+        print(write(args.data, args.tokenizer_report, args.evaluation, args.output, corpora), end="")
 
     return guarded("report", body)
 

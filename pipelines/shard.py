@@ -290,7 +290,7 @@ def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardC
 
 def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
     """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
-    documents = Dataset.open(*inputs)
+    documents = Dataset.open(*inputs).require(DOCUMENTS)
     decided = Dataset.open(*decisions) if decisions else None
     if decided is not None:
         check_decisions(documents, decided)
@@ -312,7 +312,10 @@ def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: Sh
             kept_tables=splits,
             facts={"splits": splits, "extra_files": extra},
         )
-    print_summary(stage, (f"datasets.load_from_disk({output!r}) reads it",))
+    notes = [f"datasets.load_from_disk({output!r}) reads it"]
+    if decided is None:
+        notes.append("no --decisions were given: duplicates are still in it")
+    print_summary(stage, tuple(notes))
 
 
 def check_decisions(documents: Dataset, decided: Dataset) -> None:
@@ -348,6 +351,7 @@ COMMAND = StageCommand(
     shuffled, in even shards, with a dataset card, and ledger/.
     """,
     ShardConfig,
+    corpora=True,
     add_arguments=_arguments,
 )
 

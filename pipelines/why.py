@@ -19,7 +19,8 @@ from schemas.base import SchemaError
 def history(wanted: str, data: str) -> list[str]:
     """The lines of a document's history through all dataset directories under `data`.
 
-    wanted: its id (32 hex digits) or its locator. SchemaError where no dataset knows it.
+    wanted: its id (32 hex digits), its locator, or the path of the file that held it. SchemaError where no dataset
+    knows it.
     """
     datasets = datasets_under(data)
     record = resolve_id(datasets, wanted)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("id", metavar="ID", help="32 hex digits, or the record's locator (its own id or URL)")
+    parser.add_argument("id", metavar="ID", help="32 hex digits, the record's own id or URL, or its file's path")
     parser.add_argument("--data", default="data", metavar="DIR", help="folder that holds the stages' outputs")
     args = parser.parse_args(argv)
     return guarded("why", lambda: print("\n".join(history(args.id, args.data))))

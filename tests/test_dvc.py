@@ -78,7 +78,7 @@ def test_a_stage_is_not_run_again_for_code_that_it_does_not_import(stage: str) -
 
 def test_every_section_of_the_parameters_belongs_to_a_stage() -> None:
     read = {param for stage in STAGES for param in body(stage).get("params", [])}
-    assert {name.split(".")[0] for name in read} == set(PARAMS) - {"corpora"}
+    assert {name.split(".")[0] for name in read} == set(PARAMS)
 
 
 def test_byte_code_never_makes_a_stage_look_changed() -> None:

@@ -52,12 +52,14 @@ def save(folder: Path, state: State, model: MaskedLM, optimizer: torch.optim.Opt
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
+    share(partial / WEIGHTS)
     moments = {
         f"{key}:{name}": value.detach().cpu()
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
     save_file(moments, partial / OPTIMIZER)
+    share(partial / OPTIMIZER)
     (partial / STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         sync(path)
@@ -67,6 +69,13 @@ def save(folder: Path, state: State, model: MaskedLM, optimizer: torch.optim.Opt
         for old in _all(folder)[:-keep]:
             shutil.rmtree(old)
     return target
+
+
+def share(path: Path) -> None:
+    """Give a file the permissions that a new file has: safetensors makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def sync(path: Path) -> None:

@@ -95,11 +95,21 @@ def export(model: MaskedLM, tokenizer: Path, output: Path) -> None:
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, partial / name)
+    _limit_length(partial / "tokenizer_config.json", model.arch.max_length)
+    checkpoint.share(partial / "model.safetensors")
     for path in (*partial.iterdir(), partial):
         checkpoint.sync(path)
     if output.exists():
         output.rmdir()
     partial.rename(output)
+
+
+def _limit_length(path: Path, longest: int) -> None:
+    """Tell the tokenizer not to make sequences that are longer than the model can take."""
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["model_max_length"] = min(longest, config.get("model_max_length", longest))
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _vocabulary(tokenizer: Path) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core import files
-from pipelines.core.config import describe, load
+from pipelines.core.config import corpora_of, describe, explain, load
+from pipelines.core.dataset import of_corpora
 from pipelines.core.logs import quiet
 from pipelines.core.output import OutputError
 from pipelines.core.runners import (
@@ -43,20 +44,31 @@ class StageCommand:
     config: Any
     mode: str = "threads"
     materialize: bool = False
+    corpora: bool = False
     add_arguments: Callable[[argparse.ArgumentParser], object] | None = None
 
     def parser(self) -> argparse.ArgumentParser:
         """Make the stage's argument parser."""
         keys = "\n".join(describe(self.config))
+        about = "\n\n".join(explain(self.config))
         parser = argparse.ArgumentParser(
             prog=f"gristmill {self.name}",
             description=textwrap.dedent(self.description).strip(),
             epilog=f"keys for --set, with their defaults (section {self.name!r} of the configuration):\n{keys}\n\n"
+            f"{about}\n\n"
             "Options of Beam and its runners (--project, --temp_location, …) may follow.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        parser.add_argument("--input", action="append", required=True, metavar="DIR_OR_GLOB", help="repeatable")
+        parser.add_argument(
+            "--input", action="extend", nargs="+", required=True, metavar="DIR_OR_GLOB", help="one or more; repeatable"
+        )
+        if self.corpora:
+            parser.add_argument(
+                "--corpora",
+                metavar="params.yaml",
+                help="of the directories that --input matches, take those named under `corpora` in this file",
+            )
         parser.add_argument("--output", required=True, metavar="DIR", help="dataset directory to write or replace")
         parser.add_argument("--config", metavar="params.yaml", help=f"YAML file with a section {self.name!r}")
         parser.add_argument(
@@ -101,6 +113,8 @@ class StageCommand:
         config = load(self.config, self.name, args.config, args.set)
         options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run)
         configure_filesystems(beam_args)
+        if self.corpora and args.corpora:
+            args.input = of_corpora(args.input, corpora_of(args.corpora))
         check_dataflow(options, [*args.input, args.output])
         body(args, config, options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,14 @@ def _read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
+def corpora_of(path: str | Path) -> list[str]:
+    """The names under `corpora` in a YAML file; ConfigError where there are none."""
+    names = list(_section(Path(path), "corpora"))
+    if not names:
+        raise ConfigError(f"{path} names no corpora")
+    return [str(name) for name in names]
+
+
 def _copy(value: Any) -> Any:
     return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 
@@ -139,6 +148,14 @@ def known_keys(kind: Any, prefix: str = "") -> list[str]:
 def to_dict(config: Any) -> dict[str, Any]:
     """Make the plain mapping of a configuration, for the manifest and for messages."""
     return dataclasses.asdict(config)
+
+
+def explain(kind: Any) -> list[str]:
+    """Give the docstrings of a configuration and of those inside it, which say what each key means, for --help."""
+    texts = [f"{kind.__name__}: {inspect.cleandoc(kind.__doc__)}"]
+    for one in _dataclasses(kind)[1:]:
+        texts.append(f"{one.__name__}: {inspect.cleandoc(one.__doc__)}")
+    return texts
 
 
 def describe(kind: Any, prefix: str = "") -> list[str]:

@@ -89,6 +89,16 @@ class Dataset:
         """Bytes of record content in a table."""
         return sum(shard.text_bytes for shard in self.of(table))
 
+    def require(self, table: str) -> Dataset:
+        """Return the dataset itself; SchemaError naming the stages that wrote it where it has no such table."""
+        for root, manifest in zip(self.roots, self.manifests, strict=True):
+            if table not in manifest.tables():
+                raise SchemaError(
+                    f"{files.redact(root)} is an output of {manifest.stage} and has no {table}/ (it has: "
+                    f"{', '.join(manifest.tables()) or 'no tables'}); name the output of a stage that writes {table}/"
+                )
+        return self
+
     def has(self, table: str) -> bool:
         """Say whether the directory holds a table of that name."""
         return table in self.tables()
@@ -148,6 +158,18 @@ def expand(roots: Sequence[str]) -> list[str]:
             raise SchemaError(f"no dataset directory (with {MANIFEST_PATH}) matches {files.redact(root)!r}")
         expanded += [path[: -len(MANIFEST_PATH)].rstrip("/") for path in found]
     return list(dict.fromkeys(expanded))
+
+
+def of_corpora(roots: Sequence[str], corpora: Sequence[str]) -> list[str]:
+    """Expand patterns, and keep the directories that carry the name of a corpus: others are of an earlier run.
+
+    SchemaError where a corpus has no directory.
+    """
+    found = {root.rsplit("/", 1)[-1]: root for root in expand(roots)}
+    missing = [name for name in corpora if name not in found]
+    if missing:
+        raise SchemaError(f"no input directory for the corpora {', '.join(missing)}; found: {', '.join(sorted(found))}")
+    return [found[name] for name in corpora]
 
 
 def _read_manifest(root: str) -> Manifest:

@@ -43,9 +43,9 @@ def datasets_under(root: str) -> list[Dataset]:
 
 
 def resolve_id(datasets: list[Dataset], wanted: str) -> bytes:
-    """Turn what a person typed into an id: 32 hex digits, or else a record's locator.
+    """Turn what a person typed into an id: 32 hex digits, or else a record's locator, or the path of its file.
 
-    SchemaError where no record or more than one has that locator.
+    SchemaError where no record has it, or several have, naming some of those.
     """
     try:
         raw = bytes.fromhex(wanted)
@@ -53,17 +53,26 @@ def resolve_id(datasets: list[Dataset], wanted: str) -> bytes:
             return raw
     except ValueError:
         pass
-    matches = set()
+    matches: dict[bytes, str] = {}
     for dataset in datasets:
         for table in ("documents", "ledger"):
             for shard in dataset.of(table) if dataset.manifests[0].stage == "ingest" else []:
-                for _, batch in _batches(dataset, shard, ["id", "locator"]):
-                    hits = batch.filter(pc.equal(batch.column("locator"), wanted))
-                    matches |= set(hits.column("id").to_pylist())
-    if len(matches) != 1:
-        what = "no record" if not matches else f"{len(matches)} records"
-        raise SchemaError(f"{what} with the locator {wanted!r}; give the id (32 hex digits)")
-    return matches.pop()
+                columns = ["id", "locator", *(["path"] if table == "documents" else [])]
+                for _, batch in _batches(dataset, shard, columns):
+                    hits = batch.filter(_named(batch, wanted)).to_pylist()
+                    matches |= {hit["id"]: hit["locator"] for hit in hits}
+    if not matches:
+        raise SchemaError(f"no record with the locator or path {wanted!r}; give the id (32 hex digits)")
+    exact = [record for record, locator in matches.items() if locator == wanted]
+    if len(exact or matches) > 1:
+        some = "; ".join(f"{record.hex()} {locator}" for record, locator in sorted(matches.items())[:5])
+        raise SchemaError(f"{len(matches)} records with the locator or path {wanted!r}; give an id: {some}")
+    return (exact or list(matches))[0]
+
+
+def _named(batch: pa.RecordBatch, wanted: str) -> pa.Array:
+    by_locator = pc.equal(batch.column("locator"), wanted)
+    return pc.or_(by_locator, pc.equal(batch.column("path"), wanted)) if "path" in batch.schema.names else by_locator
 
 
 def findings(dataset: Dataset, record: bytes) -> Iterator[Finding]:

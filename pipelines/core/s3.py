@@ -2,7 +2,8 @@
 
 It makes a client, 0.1 s of work and a connection of its own, for every file that it looks at: here clients with equal
 options share one pool. (boto3's clients may be used by several threads; what is kept of a download stays with each.)
-And it tries for ten minutes what can never succeed, such as a bucket name that is none, or a request without credentials.
+And it tries for ten minutes what can never succeed, such as a bucket name that is none, or a request without
+credentials.
 """
 
 from __future__ import annotations

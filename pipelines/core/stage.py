@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pipelines.core.output import Output, OutputError, Unclaimed
 from pipelines.core.remote import RemoteOutput
 from pipelines.core.runners import RunOptions, plan, run
 from pipelines.core.shards import write_bytes
-from schemas.manifest import Books, Manifest, Shard
+from schemas.manifest import MANIFEST_PATH, Books, Manifest, Shard
 
 _REPORTS = "_meta/reports"
 # Libraries whose version can change bytes of an output.
@@ -171,11 +172,19 @@ class StageRun:
             inputs=[sha256 for dataset in inputs for sha256 in dataset.sha256s],
             shards=sorted(all_shards),
             books=totals,
-            facts=dict(facts or {}),
+            facts=self._facts(facts or {}),
         )
         self.output.commit(manifest)
         self.manifest = manifest
         return manifest
+
+    def _facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts, with the sha256 of each extra file in place of its name, so that `verify` can check it."""
+        hashed = {}
+        for path in facts.get("extra_files", ()):
+            with files.open_read(files.join(self.root, path)) as source:
+                hashed[path] = hashlib.sha256(source.read()).hexdigest()
+        return {**facts, "extra_files": hashed} if hashed else dict(facts)
 
 
 def check_books(
@@ -210,7 +219,9 @@ def check_rejected(books: Mapping[str, Books], ceiling: float, floor: int) -> No
     """Raise BooksError where a source's dead letters are more than `floor` and more than the share `ceiling`."""
     for source, one in books.items():
         rejected = sum(one.rejected.values())
-        if rejected > floor and rejected > ceiling * one.records_in:
+        # A run that could read nothing at all is wrong however small it is (unless the ceiling allows everything).
+        too_many = rejected > floor and rejected > ceiling * one.records_in
+        if too_many or (0 < rejected == one.records_in and ceiling < 1):
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in one.rejected.items())
             raise BooksError(
                 f"source {source!r}: {rejected:,} of {one.records_in:,} records could not be read ({reasons}), "
@@ -232,6 +243,22 @@ def _place(path: str) -> PurePath:
     return Path(path).resolve() if files.is_local(path) else PurePosixPath(path)
 
 
+def _refuse_other_stage(stage: str, output: str) -> None:
+    """Raise OutputError where the output directory holds what another stage wrote: that is a slip of the keyboard."""
+    path = files.join(output, MANIFEST_PATH)
+    if files.exists(path):
+        with files.open_read(path) as source:
+            try:
+                other = json.loads(source.read())["stage"]
+            except (ValueError, KeyError, TypeError):
+                return  # no manifest of ours: the claim of the directory refuses it and says so
+        if other != stage:
+            raise OutputError(
+                f"{files.redact(output)} holds an output of {other}, which {stage} would replace; "
+                "name another --output, or remove it yourself"
+            )
+
+
 @contextmanager
 def begin(
     stage: str, output: str, config: Any, options: RunOptions, inputs: Sequence[Dataset] = ()
@@ -243,6 +270,7 @@ def begin(
     for root in {root for dataset in inputs for root in dataset.roots}:
         if _place(root).is_relative_to(_place(output)):
             raise OutputError(f"{output} is also an input of this stage; name another --output")
+    _refuse_other_stage(stage, output)
     claimed: Output | RemoteOutput | Unclaimed
     if options.planned:
         claimed = Unclaimed(output)

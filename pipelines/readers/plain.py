@@ -13,10 +13,10 @@ from pipelines.readers.lines import BOM, as_utf8
 
 
 def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
-    """Yield the one document of a file, compressed or not; an empty file holds none.
+    """Yield the one document of a file, compressed or not.
 
-    The text is kept as it is, but for an encoding mark; it has no key and no metadata. Rejected: 'invalid_utf8',
-    'text_too_long' (read no further than the limit), and what the decompression reports.
+    The text is kept as it is, but for an encoding mark; it has no key and no metadata. Rejected: 'empty_file',
+    'invalid_utf8', 'text_too_long' (read no further than the limit), and what the decompression reports.
     """
     pieces: list[bytes] = []
     size = 0
@@ -34,6 +34,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
         return
     content = b"".join(pieces)
     if not content:
+        yield reject(0, "empty_file", "the file is a document, and it has no text", content)
         return
     try:
         yield Document(content.removeprefix(BOM).decode(), None, None)

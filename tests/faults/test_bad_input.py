@@ -85,7 +85,8 @@ def test_empty_files_hold_no_records(tmp_path: Path) -> None:
     (tmp_path / "raw" / "e.jsonl.gz").write_bytes(gzip.compress(b""))
     assert run(tmp_path, tmp_path / "raw") == 0
     texts, dead, books = result(tmp_path)
-    assert (texts, dead, books) == (["good one"], [], Books(1, 1))
+    # An empty JSON Lines or CSV file holds no record; an empty text file is a record without text.
+    assert (texts, dead, books) == (["good one"], [("empty_file", "b.txt@0")], Books(2, 1, {}, {"empty_file": 1}))
 
 
 def test_a_run_over_nothing_but_an_empty_file_is_an_empty_dataset(tmp_path: Path) -> None:
@@ -109,7 +110,8 @@ def test_a_truncated_gzip_keeps_what_was_whole_and_says_where_it_ends(tmp_path: 
 
 def test_what_is_no_gzip_is_one_dead_letter(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(b"<html>404 not found</html>" * 10)
-    assert run(tmp_path, tmp_path / "a.jsonl.gz") == 0
+    assert run(tmp_path, tmp_path / "a.jsonl.gz") == 1, "nothing could be read"
+    assert run(tmp_path, tmp_path / "a.jsonl.gz", "--set", "max_rejected=1") == 0
     assert result(tmp_path)[1] == [("unreadable_file", "a.jsonl.gz@0")]
 
 

@@ -131,14 +131,15 @@ def test_equal_texts_without_ids_are_told_apart_by_occurrence(tmp_path: Path) ->
 def test_too_many_dead_letters_fail_the_run_and_leave_the_old_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = lines(tmp_path / "a.jsonl", {"text": "one"}), lines(tmp_path / "b.jsonl", *([5] * 10))
+    good = lines(tmp_path / "a.jsonl", {"text": "one"})
+    bad = lines(tmp_path / "b.jsonl", {"text": "two"}, *([5] * 10))
     assert run("s", tmp_path / "d", good) == 0
     before = opened(tmp_path / "d").sha256s
     capsys.readouterr()
     assert run("s", tmp_path / "d", bad, options=[*ONE, "--set", "rejected_floor=9"]) == 1
     message = capsys.readouterr().err
     assert (
-        "source 's': 10 of 10 records could not be read (not_an_object: 10)" in message and "Traceback" not in message
+        "source 's': 10 of 11 records could not be read (not_an_object: 10)" in message and "Traceback" not in message
     )
     assert opened(tmp_path / "d").sha256s == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "d"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_why_says_so_when_nobody_knows_the_document(data: Path, capsys: pytest.C
     assert why.main(["ff" * 16, "--data", str(data)]) == 1
     assert "no dataset under" in capsys.readouterr().err
     assert why.main(["no-such-locator", "--data", str(data)]) == 1
-    assert "no record with the locator 'no-such-locator'" in capsys.readouterr().err
+    assert "no record with the locator or path 'no-such-locator'" in capsys.readouterr().err
 
 
 def test_verify_accepts_what_was_written_and_names_the_shard_that_changed(data: Path, tmp_path: Path) -> None:
@@ -107,9 +108,11 @@ def test_verify_accepts_what_was_written_and_names_the_shard_that_changed(data: 
 
 def test_report_counts_each_decision_once(data: Path, tmp_path: Path) -> None:
     assert report.main(["--data", str(data), "--output", str(tmp_path)]) == 0
+    books = json.loads((tmp_path / "books.json").read_text())
+    assert books["ingest"]["s"] == {"in": 9, "kept": 8, "rejected_invalid_json": 1}
+    assert books["dedupe"]["s"] == {"in": 7, "kept": 6, "removed_exact_duplicate": 1}
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["ingest"]["books"]["s"] == {"in": 9, "kept": 8, "rejected_invalid_json": 1}
-    assert metrics["dedupe"]["books"]["s"] == {"in": 7, "kept": 6, "removed_exact_duplicate": 1}
+    assert metrics["clean"] == {"in": 8, "kept": 7, "removed": 1, "rejected": 0}
     assert (tmp_path / "removals.csv").read_text().splitlines()[1:] == [
         "clean: min_chars,s,1", "dedupe: exact_duplicate,s,1", "ingest: invalid_json,s,1",
     ]  # fmt: skip
@@ -130,3 +133,61 @@ def test_every_command_of_the_console_script_explains_itself(capsys: pytest.Capt
 def test_an_unknown_command_is_an_error_that_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["dedup"]) == 2
     assert "unknown command 'dedup'" in capsys.readouterr().err
+
+
+def test_verify_names_a_changed_card_a_missing_file_and_one_that_nobody_names(data: Path, tmp_path: Path) -> None:
+    def copy(name: str) -> Path:
+        target = tmp_path / name
+        shutil.copytree(data / "s", target)
+        return target
+
+    (copy("a") / "README.md").write_text("another card")
+    (copy("b") / "dataset_dict.json").unlink()
+    shutil.copy(next((copy("c") / "train").glob("*.arrow")), tmp_path / "c" / "train" / "extra.arrow")
+    wrong = {"a": "README.md was changed", "b": "dataset_dict.json is missing", "c": "train/extra.arrow is not named"}
+    for name, message in wrong.items():
+        with pytest.raises(SchemaError, match=message):
+            verify.verify(str(tmp_path / name))
+
+
+def test_a_stage_does_not_replace_the_output_of_another(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (data / "d/_meta/manifest.json").read_bytes()
+    assert clean.main(["--input", str(data / "i"), "--output", str(data / "d"), "--workers", "1"]) == 1
+    assert "holds an output of dedupe" in capsys.readouterr().err
+    assert (data / "d/_meta/manifest.json").read_bytes() == before
+
+
+def test_a_run_that_can_read_nothing_fails_however_small_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text("{broken\n")
+    assert ingest.main(["--input", str(tmp_path / "a.jsonl"), "--source", "s", "--output", str(tmp_path / "o")]) == 1
+    assert "1 of 1 records could not be read" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_stage_that_is_given_the_wrong_directory_says_what_it_wants(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shard.main(["--input", str(data / "d"), "--output", str(tmp_path / "o"), "--workers", "1"]) == 1
+    assert "is an output of dedupe and has no documents/" in capsys.readouterr().err
+
+
+def test_corpora_chooses_among_the_directories_of_earlier_runs(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    shutil.copytree(data / "c", tmp_path / "clean/new")
+    (tmp_path / "clean/stale").mkdir()
+    shutil.copytree(data / "c", tmp_path / "clean/stale/nested")  # would collide if it were taken
+    shutil.copytree(data / "c", tmp_path / "clean/old")
+    params = tmp_path / "params.yaml"
+    params.write_text("corpora: {new: {path: x}}\n")
+    arguments = ["--input", str(tmp_path / "clean/*"), "--output", str(tmp_path / "d"), "--workers", "1"]
+    assert dedupe.main(arguments) == 1  # two directories hold the same corpus
+    assert dedupe.main([*arguments, "--corpora", str(params)]) == 0
+    params.write_text("corpora: {new: {path: x}, missing: {path: y}}\n")
+    assert dedupe.main([*arguments, "--corpora", str(params)]) == 1
+
+
+def test_why_takes_the_path_of_a_file_and_lists_the_candidates_of_an_ambiguous_one(data: Path) -> None:
+    with pytest.raises(SchemaError, match=r"8 records with the locator or path 'raw.jsonl'; give an id: [0-9a-f]{32} "):
+        why.history("raw.jsonl", str(data))

@@ -91,3 +91,14 @@ def test_a_directory_that_holds_something_is_left_alone(model: MaskedLM, tokeniz
         export(model, tokenizer, tokenizer)
     with pytest.raises(CheckpointError, match="not a Hugging Face tokenizer"):
         export(model, tmp_path, tmp_path / "exported")
+
+
+def test_others_may_read_the_weights_and_the_tokenizer_knows_the_longest_row(
+    model: MaskedLM, tokenizer: Path, tmp_path: Path
+) -> None:
+    config = json.loads((tokenizer / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 512}), encoding="utf-8")
+    export(model, tokenizer, tmp_path / "out")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 64

@@ -34,8 +34,9 @@ def test_a_file_is_one_document_as_it_is(tmp_path: Path, name: str, data: bytes)
     assert read(tmp_path / name, data) == [Document(TEXT, None, None)]
 
 
-def test_an_empty_file_holds_no_document(tmp_path: Path) -> None:
-    assert read(tmp_path / "x.txt", b"") == []
+def test_an_empty_file_is_accounted_for(tmp_path: Path) -> None:
+    (empty,) = read(tmp_path / "x.txt", b"")
+    assert isinstance(empty, Reject) and empty.reason == "empty_file"
 
 
 def test_bad_files_are_one_reject_with_a_hash(tmp_path: Path) -> None:
