@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -15,7 +16,12 @@ from pipelines.core import files
 
 
 def quiet(debug: bool = False) -> None:
-    """Keep libraries' threads to ours, their logs to errors (unless `debug`), and credentials out of all logs."""
+    """Keep libraries' threads to ours, their logs to errors (unless `debug`), and credentials out of all logs.
+
+    Standard output loses its power to fail: a terminal that knows ASCII alone shows \\u6587 for 文.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # workers are the parallelism; native pools on top would fight
     _redact_records()
