@@ -408,4 +408,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines import dedupe  # by its name: workers import functions from there, and have another __main__
+
+    sys.exit(dedupe.main())

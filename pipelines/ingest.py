@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -73,7 +74,7 @@ class Corpus:
 
     def prefix(self, task: int) -> str:
         """Prefix of the shards of a task: NAME-00007; a name that is no plain word is followed by its hash."""
-        plain = re.sub(r"[^A-Za-z0-9_]+", "_", self.source)
+        plain = re.sub(r"[^A-Za-z0-9_]+", "_", self.source)[:60]
         if plain != self.source:
             plain += "_" + record_id(self.source, "")[:4].hex()
         return f"{plain}-{task:05d}"
@@ -211,6 +212,7 @@ def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, o
     """Read `inputs` into a dataset directory and print the summary."""
     corpus = Corpus(source)
     found = find_files(inputs, config.read)
+    refuse_overlap([file.path for file in found.files], output)
     tasks = plan(found.files, config.read)
     with begin(STAGE, output, config, options) as stage:
         reports = stage.pipeline("read", lambda p: build(p, tasks, corpus, stage.root, stage.scratch("ids"), config))
@@ -221,6 +223,16 @@ def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, o
     if found.skipped:
         notes.append(f"{len(found.skipped):,} files passed over, for instance {files.redact(found.skipped[0])}")
     print_summary(stage, tuple(notes))
+
+
+def refuse_overlap(paths: Sequence[str], output: str) -> None:
+    """Raise ConfigError where the output directory holds a file of the input: it would be replaced, or read again."""
+    if files.is_remote(output):
+        return
+    target = Path(output).resolve()
+    for path in paths:
+        if files.is_local(path) and Path(path).resolve().is_relative_to(target):
+            raise ConfigError(f"{output} holds the input file {path}; name another --output")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -256,4 +268,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines import ingest  # by its name: workers import functions from there, and have another __main__
+
+    sys.exit(ingest.main())

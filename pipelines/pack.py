@@ -273,4 +273,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines import pack  # by its name: workers import functions from there, and have another __main__
+
+    sys.exit(pack.main())

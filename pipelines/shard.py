@@ -47,6 +47,7 @@ _PLAN_SCHEMA = pa.schema(
 _GATHER_BYTES = 32 << 20  # of text that a writer holds at a time
 _ROW_BYTES = 200  # of a document's other columns, about
 _FULL = 2.0**64
+_RESERVED = (DOCUMENTS, LEDGER_TABLE, "signals", "index", "clusters", "surviving")  # tables of other stages
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class ShardConfig:
     title: str = "Prepared corpus"
 
     def __post_init__(self) -> None:
-        if not self.splits or abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
+        if not self.splits or not abs(sum(self.splits.values()) - 1) < 1e-6 or min(self.splits.values()) < 0:
             raise ConfigError(f"splits must be shares that add up to 1, not {self.splits}")
-        if any(not name.isidentifier() or name[0] == "_" or name in (LEDGER_TABLE, DOCUMENTS) for name in self.splits):
-            raise ConfigError(f"splits must be plain names, none of them ledger or documents: {list(self.splits)}")
+        if any(not name.isidentifier() or name[0] == "_" or name in _RESERVED for name in self.splits):
+            raise ConfigError(f"splits must be plain names, none of them {', '.join(_RESERVED)}: {list(self.splits)}")
+        if self.shard_bytes < 1:
+            raise ConfigError(f"shard_bytes must be at least 1, not {self.shard_bytes}")
         if any(not 0 <= weight < math.inf for weight in self.weights.values()):
             raise ConfigError(f"weights must not be negative or without end: {self.weights}")
 
@@ -288,10 +291,10 @@ def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardC
     return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
 
 
-def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
+def run(inputs: Sequence[str], decisions: str | None, output: str, config: ShardConfig, options: RunOptions) -> None:
     """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
     documents = Dataset.open(*inputs).require(DOCUMENTS)
-    decided = Dataset.open(*decisions) if decisions else None
+    decided = Dataset.open(decisions) if decisions else None
     if decided is not None:
         check_decisions(documents, decided)
     unknown = sorted(set(config.weights) - set(documents.books))
@@ -321,7 +324,12 @@ def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: Sh
 def check_decisions(documents: Dataset, decided: Dataset) -> None:
     """Raise SchemaError where the decisions were made about other documents."""
     about = {sha256 for manifest in decided.manifests for sha256 in manifest.inputs}
-    if not set(documents.sha256s) <= about:
+    if set(documents.sha256s) < about:
+        raise SchemaError(
+            "the decisions were made about more inputs than these: a record may have been removed for a twin that is "
+            "not in the output; give all of those inputs, or run that stage again on these"
+        )
+    if set(documents.sha256s) != about:
         raise SchemaError(
             "the decisions were made about another version of the input (its manifest's sha256 is not among "
             "their inputs); run that stage again on this input"
@@ -332,16 +340,14 @@ _CARD = """
 Each row is one document: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `text`, `content_hash`,
 `metadata` (JSON).
 
-Rows are shuffled globally by a seeded hash of the id; near-duplicates of one cluster stand in one split. Shards are
-Arrow IPC streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and duckdb (through pyarrow)
-read them as they are. `_meta/manifest.json` names every shard with its sha256.
+Rows are shuffled globally by a seeded hash of the id; records that dedupe found to be duplicates of each other stand
+in one split. Shards are Arrow IPC streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and
+duckdb (through pyarrow) read them as they are. `_meta/manifest.json` names every shard with its sha256.
 """
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--decisions", action="append", default=[], metavar="DIR", help="output of dedupe about this input; repeatable"
-    )
+    parser.add_argument("--decisions", metavar="DIR", help="output of dedupe about these inputs")
 
 
 COMMAND = StageCommand(
@@ -366,4 +372,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines import shard  # by its name: workers import functions from there, and have another __main__
+
+    sys.exit(shard.main())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -76,9 +78,7 @@ class StageCommand:
         )
         parser.add_argument("--runner", default="local", choices=RUNNERS, help="where to run (default: %(default)s)")
         parser.add_argument("--workers", type=_count, default=0, metavar="N", help="local workers (default: all cores)")
-        parser.add_argument(
-            "--mode", default=self.mode, choices=sorted(MODES), help="of local workers (default: %(default)s)"
-        )
+        parser.add_argument("--mode", default=self.mode, choices=MODES, help="of local workers (default: %(default)s)")
         parser.add_argument(
             "--dry_run",
             nargs="?",
@@ -132,9 +132,15 @@ def _truth(raw: str) -> bool:
     return raw.lower() == "true"
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     """Run `body`; turn an error into one line on standard error and an exit code."""
     quiet(debug)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # end as with Ctrl-C: sweep what was written, leave the old dataset
     try:
         body()
     except KeyboardInterrupt:

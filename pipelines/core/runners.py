@@ -24,13 +24,18 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from apache_beam.transforms.environments import (
+    EmbeddedPythonGrpcEnvironment,
+    Environment,
+    SubprocessSDKEnvironment,
+    python_sdk_capabilities,
+)
 
 from pipelines.core import files, on_dask
 
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
-# Beam's own multi_processing starts its own worker, which logs credentials: make_runner names ours instead.
-MODES = {"inline": "in_memory", "threads": "multi_threading", "processes": "in_memory"}
+MODES = ("inline", "processes", "threads")
+DRIVER = "GRISTMILL_DRIVER"  # environment variable: process id that local worker processes end with
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 _DOWNLOADING = ("FlinkRunner", "SparkRunner", "PrismRunner")  # fetch their job server unless one is named
 _LOG_LEVEL = "--default_sdk_harness_log_level"
@@ -75,15 +80,12 @@ def pipeline_options(options: RunOptions) -> PipelineOptions:
     if hide_credentials(PipelineOptions(args)) and not any(arg.startswith(_LOG_LEVEL) for arg in args):
         args.append(f"{_LOG_LEVEL}=WARNING")  # Beam's worker logs all options, as an information
     if options.runner == "local":
-        args += [f"--direct_num_workers={options.worker_count}", f"--direct_running_mode={MODES[local_mode(options)]}"]
+        # Beam's other running modes would put its own workers in the place of those that make_runner names.
+        count = 1 if options.mode == "inline" else options.worker_count
+        args += [f"--direct_num_workers={count}", "--direct_running_mode=in_memory"]
     else:
         args += [f"--runner={on_dask.DASK_RUNNER if options.runner == 'DaskRunner' else options.runner}"]
     return PipelineOptions(args)
-
-
-def local_mode(options: RunOptions) -> str:
-    """The mode of the local runner: one worker needs neither threads nor processes."""
-    return "inline" if options.worker_count == 1 else options.mode
 
 
 def _template_location(options: RunOptions) -> str | None:
@@ -163,18 +165,29 @@ def make_runner(options: RunOptions, beam_options: PipelineOptions) -> PipelineR
 
         struct = JobServiceHandle.encode_pipeline_options(beam_options.get_all_options())
         info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=struct)
-        environment = None
-        if local_mode(options) == "processes":
-            environment = SubprocessSDKEnvironment.from_command_string(f"{sys.executable} -m pipelines.core.worker")
-        return fn_runner.FnApiRunner(environment, provision_info=fn_runner.ExtendedProvisionInfo(info))
+        return fn_runner.FnApiRunner(_workers(options), provision_info=fn_runner.ExtendedProvisionInfo(info))
     if options.runner not in RUNNERS:
         raise RunnerError(f"unknown runner {options.runner!r}; choose one of {', '.join(RUNNERS)}")
     return on_dask.DASK_RUNNER if options.runner == "DaskRunner" else options.runner
 
 
+def _workers(options: RunOptions) -> Environment | None:
+    """What the local runner's workers are; None: the driver's own thread."""
+    if options.worker_count == 1 or options.mode == "inline":
+        return None
+    if options.mode == "processes":
+        # Beam's own worker prints the pipeline's credentials.
+        return SubprocessSDKEnvironment.from_command_string(f"{sys.executable} -m pipelines.core.worker")
+    # A time limit on buffers (Beam's default here is 1 s) has a second thread send what an encoder has written so far:
+    # in bundles that take longer, elements are cut in two or lost (TimeBasedBufferingClosableOutputStream, 2.77).
+    capabilities = python_sdk_capabilities()
+    return EmbeddedPythonGrpcEnvironment(data_buffer_time_limit_ms=-1, capabilities=capabilities)
+
+
 def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     """Build a pipeline with `build(pipeline)` and run it to its end; returns Beam's result."""
     beam_options = pipeline_options(options)
+    os.environ[DRIVER] = str(os.getpid())
     with _no_argv(), _importable(), ExitStack() as stack:
         if options.runner == "DaskRunner":
             stack.enter_context(on_dask.workers(beam_options, options.worker_count, options.beam_args))

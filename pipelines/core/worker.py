@@ -8,15 +8,31 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 
 from pipelines.core.logs import quiet
-from pipelines.core.runners import hide_credentials
+from pipelines.core.runners import DRIVER, hide_credentials
+
+_LOOK = 1.0  # seconds between looks at the driver
+
+
+def end_with(driver: int) -> None:
+    """End this process when the driver is gone: nobody would read what it still writes."""
+    while True:
+        time.sleep(_LOOK)
+        try:
+            os.kill(driver, 0)
+        except OSError:
+            os._exit(1)
 
 
 def main() -> None:
     """Serve the runner that started this process, as the environment says."""
     from apache_beam.runners.worker import sdk_worker_main
 
+    if os.environ.get(DRIVER, "").isdigit():
+        threading.Thread(target=end_with, args=(int(os.environ[DRIVER]),), daemon=True).start()
     logging.getLogger().handlers.clear()  # made by Beam's import; logs go to the runner, not to this console
     quiet()
     hide_credentials(sdk_worker_main._parse_pipeline_options(os.environ.get("PIPELINE_OPTIONS")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Iterator
 
 import apache_beam as beam
 import pytest
@@ -55,11 +57,66 @@ def test_what_beam_would_drop_without_a_word_is_refused(args: list[str], message
 
 @pytest.mark.parametrize(
     ("workers", "mode", "expected"),
-    [(1, "threads", "in_memory"), (2, "threads", "multi_threading"), (2, "inline", "in_memory")],
+    [
+        (1, "threads", "EmbeddedPythonEnvironment"),
+        (2, "inline", "EmbeddedPythonEnvironment"),
+        (2, "threads", "EmbeddedPythonGrpcEnvironment"),
+        (2, "processes", "SubprocessSDKEnvironment"),
+    ],
 )
-def test_local_workers_become_beams_options(workers: int, mode: str, expected: str) -> None:
-    direct = pipeline_options(RunOptions(workers=workers, mode=mode)).view_as(DirectOptions)
-    assert (direct.direct_num_workers, direct.direct_running_mode) == (workers, expected)
+def test_local_workers_are_of_the_kind_that_was_asked_for(workers: int, mode: str, expected: str) -> None:
+    options = RunOptions(workers=workers, mode=mode)
+    beam_options = pipeline_options(options)
+    direct = beam_options.view_as(DirectOptions)
+    count = 1 if mode == "inline" else workers
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (count, "in_memory")
+    runner = make_runner(options, beam_options)
+    assert isinstance(runner, FnApiRunner)
+    assert type(runner._default_environment).__name__ == expected
+
+
+class SlowCoder(beam.coders.Coder):
+    """Takes its time, as a coder does that gives up the interpreter's lock while it works."""
+
+    def encode(self, value: str) -> bytes:
+        time.sleep(0.05)
+        return value.encode()
+
+    def decode(self, encoded: bytes) -> str:
+        return encoded.decode()
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> type:
+        return Slow
+
+
+class Slow(str):
+    """A type of its own, for its coder."""
+
+
+def _emit(start: int) -> Iterator[tuple[int, Slow]]:
+    for i in range(35):
+        yield start + i, Slow(i)
+
+
+def test_a_bundle_of_threads_that_takes_more_than_a_second_loses_nothing() -> None:
+    """Beam's default sends buffers once a second, from another thread, cutting the element that is being written."""
+    beam.coders.registry.register_coder(Slow, SlowCoder)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        pairs = (
+            pipeline
+            | beam.Create([0, 1000, 2000, 3000])
+            | beam.FlatMap(_emit).with_output_types(tuple[int, Slow])
+            | beam.GroupByKey()
+            | beam.MapTuple(lambda key, values: (key, len(list(values))))
+        )
+        expected = [(start + i, 1) for start in (0, 1000, 2000, 3000) for i in range(35)]
+        assert_that(pairs, equal_to(expected))
+
+    runners.run(build, RunOptions(workers=2, mode="threads"))
 
 
 def test_no_number_of_workers_means_the_cores_that_this_process_may_use() -> None:
