@@ -162,3 +162,16 @@ def test_batches_have_constant_rows_so_that_a_row_is_found_by_divmod(dataset: Pa
         reader = pa.ipc.open_file(pa.memory_map(str(dataset / one.path)))
         sizes = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
         assert len(set(sizes[:-1])) <= 1 and all(size <= sizes[0] for size in sizes)
+
+
+def test_a_corpus_too_small_for_every_split_opens_all_the_same(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(f"word{i}" for i in range(50))}))
+    common = ["--workers", "1"]
+    ingested, shards = str(tmp_path / "i"), str(tmp_path / "s")
+    assert ingest.main(["--input", str(tmp_path / "a.jsonl"), "--source", "s", "--output", ingested, *common]) == 0
+    assert shard.main(["--input", ingested, "--output", shards, *common]) == 0
+    assert sum(len(split) for split in datasets.load_from_disk(shards).values()) == 1
+    assert sum(len(split) for split in datasets.load_dataset(shards, cache_dir=str(tmp_path / "c")).values()) == 1
+    for split in SPLITS:
+        assert datasets.load_from_disk(f"{shards}/{split}").column_names[0] == "id"

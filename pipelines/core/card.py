@@ -17,7 +17,7 @@ from schemas.manifest import Books, Manifest, Shard
 
 def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[Shard], card: str) -> list[str]:
     """Write README.md, dataset_dict.json and each split's state; returns their paths relative to `root`."""
-    contents = {"README.md": card.encode(), "dataset_dict.json": _json({"splits": list(splits)})}
+    contents = {"README.md": card.encode(), "dataset_dict.json": _json({"splits": filled(splits, shards)})}
     for split in splits:
         own = sorted(shard for shard in shards if shard.table == split)
         fingerprint = "".join(shard.sha256[:4] for shard in own)[:16].ljust(16, "0")
@@ -37,6 +37,11 @@ def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[
     return sorted(contents)
 
 
+def filled(splits: Sequence[str], shards: Sequence[Shard]) -> list[str]:
+    """The splits that hold a row: `load_dataset` fails on one that holds none."""
+    return [split for split in splits if any(shard.rows for shard in shards if shard.table == split)]
+
+
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
@@ -44,7 +49,7 @@ def _json(value: object) -> bytes:
 def card(title: str, splits: Sequence[str], shards: Sequence[Shard], books: Mapping[str, Books], text: str) -> str:
     """Make the dataset card: YAML with explicit globs per split, what the rows are, and the books."""
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    for split in splits:
+    for split in filled(splits, shards):
         lines += [f"  - split: {split}", f"    path: {split}/*.arrow"]
     lines += ["---", "", f"# {title}", "", text.strip(), "", "## Splits", "", "```"]
     lines += size_lines(Manifest("", {}, {}, [], list(shards), {}))

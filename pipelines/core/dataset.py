@@ -115,7 +115,7 @@ class Dataset:
     def open_shard(self, table: str, key: str) -> pa.ipc.RecordBatchFileReader:
         """Open one shard by its footer, memory-mapped."""
         root, shard = self._shards[shard_path(table, key)]
-        return shards.open_shard(files.join(root, shard.path), shard.sha256)
+        return shards.open_verified(files.join(root, shard.path), shard)
 
     def batches(self, table: str, key: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the batches of one shard without copying."""

@@ -62,7 +62,8 @@ class Output:
         try:
             if files.exists(manifest):
                 with files.open_read(manifest) as source:
-                    parse(source.read(), manifest)
+                    old = parse(source.read(), manifest)
+                self._refuse_foreign(old)
                 return
         except SchemaError as error:
             raise OutputError(
@@ -73,6 +74,16 @@ class Output:
                 f"{self.path} exists and holds something else than a Gristmill dataset (no {MANIFEST_PATH}); "
                 "nothing was written. Name another --output, or remove it yourself"
             )
+
+    def _refuse_foreign(self, old: Manifest) -> None:
+        """Raise OutputError where the directory holds files that its own manifest does not name: they would be lost."""
+        named = {shard.path for shard in old.shards} | set(old.facts.get("extra_files", ())) | {MANIFEST_PATH}
+        for path in sorted(self._target.rglob("*")):
+            if not path.is_dir() and path.relative_to(self._target).as_posix() not in named:
+                raise OutputError(
+                    f"{self.path} holds {path.relative_to(self._target)}, which is not of the dataset there and "
+                    "would be lost; move it away, or name another --output"
+                )
 
     def _claim(self) -> None:
         """Keep other runs out, then mend and sweep what a killed run left."""

@@ -192,6 +192,10 @@ class ShardWriter:
             return
         try:
             self._flush(final=True)
+            if not self.rows:  # some readers cannot open a stream without a batch
+                self._stream.write(
+                    pa.RecordBatch.from_arrays([pa.array([], f.type) for f in self.schema], schema=self.schema)
+                )
             size = self._stream.close()
             self._file.commit()
         except BaseException:
@@ -270,6 +274,41 @@ def open_shard(path: str, version: str = "") -> pa.ipc.RecordBatchFileReader:
         raise SchemaError(f"{files.redact(path)} is not a complete shard: {error}") from error
 
 
+_verified: set[tuple[str, str, int, int]] = set()
+
+
+def open_verified(path: str, shard: Shard) -> pa.ipc.RecordBatchFileReader:
+    """Open a shard that a manifest names; SchemaError where its bytes or its rows are not those of the manifest.
+
+    The bytes are hashed once in a process, and again when the file's size or time has changed.
+    """
+    local = path if files.is_local(path) else _local_copies.get(path, shard.sha256)
+    try:
+        found = Path(local).stat()
+    except FileNotFoundError as error:
+        raise SchemaError(f"{files.redact(path)} is missing; write the dataset again") from error
+    known = (local, shard.sha256, found.st_size, found.st_mtime_ns)
+    reader = open_shard(path, shard.sha256)
+    if known not in _verified:
+        with Path(local).open("rb") as source:
+            digest = _sha256(source)
+        rows = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+        if (digest, rows) != (shard.sha256, shard.rows):
+            raise SchemaError(
+                f"{files.redact(path)} is not the shard that the manifest names: it has {rows} rows and the sha256 "
+                f"{digest}, the manifest says {shard.rows} rows and {shard.sha256}; write the dataset again"
+            )
+        _verified.add(known)
+    return reader
+
+
+def _sha256(source: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := source.read(_READ_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def read_batches(path: str, columns: list[str] | None = None, version: str = "") -> Iterator[pa.RecordBatch]:
     """Yield the batches of a shard without copying; only `columns` where given."""
     reader = open_shard(path, version)
@@ -308,13 +347,11 @@ def take_rows(reader: pa.ipc.RecordBatchFileReader, rows: np.ndarray, columns: l
 def verify_shard(root: str, shard: Shard) -> None:
     """Raise SchemaError where a shard's bytes are not those that the manifest names."""
     path = files.join(root, shard.path)
-    digest = hashlib.sha256()
     with files.open_read(path) as source:
-        while chunk := source.read(_READ_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != shard.sha256:
+        digest = _sha256(source)
+    if digest != shard.sha256:
         raise SchemaError(
-            f"{files.redact(path)} is damaged: its sha256 is {digest.hexdigest()}, the manifest names "
+            f"{files.redact(path)} is damaged: its sha256 is {digest}, the manifest names "
             f"{shard.sha256}; write the dataset again"
         )
     rows = sum(batch.num_rows for batch in read_batches(path))

@@ -164,6 +164,9 @@ class StageRun:
         """
         all_shards = [shard for report in reports for shard in report.shards] + list(shards)
         totals = dict(books) if books is not None else ledger.add(report.books for report in reports)
+        for source in {source for dataset in inputs[:1] for source in dataset.books}:
+            totals.setdefault(source, Books(0, 0))  # a source of which nothing is left is still accounted for
+        totals = dict(sorted(totals.items()))
         check_books(totals, all_shards, kept_tables, inputs[:1])
         manifest = Manifest(
             stage=self.stage,

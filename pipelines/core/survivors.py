@@ -113,6 +113,7 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
     # Per bucket a linked list of its kept documents, in the order in which they were kept.
     head, tail = np.full(bucket_count, -1, np.int64), np.full(bucket_count, -1, np.int64)
     following = np.full(rows * columns, -1, np.int64)
+    size = np.zeros(bucket_count, np.int64)  # of its kept documents; only the first `cap` of them are in the list
     capped = 0
     for i in range(rows):
         twin = head[buckets[i, columns - 1]]
@@ -124,14 +125,11 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
         for band in range(columns - 1):
             if buckets[i, band] < 0:
                 continue
-            slot, looked = head[buckets[i, band]], 0
+            slot = head[buckets[i, band]]
+            capped += max(0, size[buckets[i, band]] - cap)
             while slot >= 0:
                 other = slot // columns
                 slot = following[slot]
-                if looked == cap:
-                    capped += 1
-                    continue
-                looked += 1
                 if seen[other] == i:
                     continue
                 seen[other] = i
@@ -152,6 +150,9 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
         for band in range(columns):
             bucket = buckets[i, band]
             if bucket < 0:
+                continue
+            size[bucket] += 1
+            if size[bucket] > cap:
                 continue
             if head[bucket] < 0:
                 head[bucket] = i * columns + band

@@ -91,6 +91,21 @@ def check_columns(schema: pa.Schema, file: InputFile, config: ReadConfig) -> Non
         raise ReadError(f"{file.relative}: two columns have the same name; the file holds {shown}")
 
 
+def each_item(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[Item]:
+    """Yield what `items` yields; where it fails, find the rows that it fails on: they are Rejects 'unreadable_rows'."""
+    try:
+        found = list(items(batch, position, config))
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        if batch.num_rows <= 1:
+            yield Reject(position, "unreadable_rows", (str(error).splitlines() or [type(error).__name__])[0][:160])
+            return
+        half = batch.num_rows // 2
+        yield from each_item(batch.slice(0, half), position, config)
+        yield from each_item(batch.slice(half), position + half, config)
+        return
+    yield from found
+
+
 def items(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[Item]:
     """Yield the records of a batch whose first row is row `position` of its file. The batch is not trusted.
 

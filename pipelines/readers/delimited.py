@@ -41,7 +41,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     """Yield the rows of a CSV or TSV file, compressed or not, without its header; positions count rows from 0.
 
     Empty lines are not rows. Fields other than text and id are kept as strings. Rejected: 'ragged_row' (more or fewer
-    fields than the header), 'invalid_csv' (a quote that never closes: all it swallowed is this one reject),
+    fields than the header), 'invalid_csv' (a quote that never closes: each line that it swallowed is a reject),
     'invalid_utf8', 'line_too_long', 'missing_id' (empty), and what the decompression reports. Raises ReadError where
     the header repeats a name or lacks the text's or the id's column.
     """
@@ -55,6 +55,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     columns: _Columns | None = None
     position = 0
     while True:
+        line = rows.line_num
         try:
             row = next(rows)
         except StopIteration:
@@ -64,8 +65,10 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
             position += 1
             continue
         except csv.Error as error:
-            yield Reject(position, "invalid_csv", f"before line {rows.line_num + 1} of the file: {error}")
-            position += 1
+            # Each line that was swallowed counts: it may have been a record, and too many of them must fail the run.
+            for lost in range(line, max(rows.line_num, line + 1)):
+                yield Reject(position, "invalid_csv", f"line {lost + 1}, in a row from line {line + 1} on: {error}")
+                position += 1
             continue
         if not row:
             continue

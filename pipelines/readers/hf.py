@@ -59,7 +59,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
             schema = next(batches)
             arrow.check_columns(schema, file, config)
             for batch in batches:
-                yield from arrow.items(batch, position, config)
+                yield from arrow.each_item(batch, position, config)
                 position += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             message = source.blame(error)

@@ -17,8 +17,8 @@ MAX_ROWS = 65_536
 def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     """Yield the rows of a Parquet file; positions count rows from 0. Page checksums are verified where there are any.
 
-    A damaged file is one Reject 'unreadable_file'; a damaged row group is one Reject 'unreadable_rows' which says how
-    many rows it cost, and the next row group is read. Raises ReadError where a column that the configuration names is
+    A damaged file is one Reject 'unreadable_file'; each row that a damaged row group cost is a Reject
+    'unreadable_rows', and the next row group is read. Raises ReadError where a column that the configuration names is
     missing or is no text; see `arrow.items` for the rest.
     """
     with open_read(file.path) as raw:
@@ -39,9 +39,10 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
             done = 0
             try:
                 for batch in parquet.iter_batches(rows, row_groups=[i], use_threads=False):
-                    yield from arrow.items(batch, position + done, config)
+                    yield from arrow.each_item(batch, position + done, config)
                     done += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                lost = f"row group {i}, {group.num_rows - done} rows lost: {source.blame(error)}"
-                yield Reject(position + done, "unreadable_rows", lost)
+                why = f"row group {i}: {source.blame(error)}"
+                for lost in range(done, group.num_rows):
+                    yield Reject(position + lost, "unreadable_rows", why)
             position += group.num_rows

@@ -233,7 +233,7 @@ def _clean_text(
     Whitespace is written as it comes, from `blank` on, and cut back to what stays once the next character is known.
     """
     to, kept, blank = start, start, start  # next byte; end of the last visible character; start of the run of blanks
-    newlines, tab, ideographic, context = 0, False, False, _PLAIN
+    newlines, tabs, ideographic, context = 0, 0, False, _PLAIN
     while at < end:
         if to == kept and to > start:  # inside a word, ASCII needs no look at a table
             run = at
@@ -268,13 +268,16 @@ def _clean_text(
                 elif newlines:
                     to = blank if ideographic else to
                 elif to - blank > 1:
-                    out[blank] = np.uint8(0x09 if tab else 0x20)
-                    to = blank + 1
+                    if tabs == 0:
+                        out[blank] = np.uint8(0x20)
+                    for i in range(tabs):  # each of them may be the border of an empty cell
+                        out[blank + i] = np.uint8(0x09)
+                    to = blank + max(tabs, 1)
             for i in range(width):
                 out[to] = data[at + i]
                 to += 1
             kept = blank = to
-            newlines, tab, ideographic = 0, False, False
+            newlines, tabs, ideographic = 0, 0, False
         elif action == _TO_NEWLINE:
             if data[at] == 0x0D and at + 1 < end and data[at + 1] == 0x0A:
                 at += 1  # CR LF is one line end
@@ -285,10 +288,10 @@ def _clean_text(
             out[to] = np.uint8(0x0A)
             to += 1
             blank = to
-            tab, ideographic = False, False
+            tabs, ideographic = 0, False
         else:
             context = _PLAIN
-            tab |= action == _TAB
+            tabs += 1 if action == _TAB else 0
             ideographic |= action == _IDEOGRAPHIC
             out[to] = np.uint8(0x09 if action == _TAB else 0x20)
             to += 1

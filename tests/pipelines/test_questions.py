@@ -191,3 +191,26 @@ def test_corpora_chooses_among_the_directories_of_earlier_runs(data: Path, tmp_p
 def test_why_takes_the_path_of_a_file_and_lists_the_candidates_of_an_ambiguous_one(data: Path) -> None:
     with pytest.raises(SchemaError, match=r"8 records with the locator or path 'raw.jsonl'; give an id: [0-9a-f]{32} "):
         why.history("raw.jsonl", str(data))
+
+
+def test_a_rerun_does_not_delete_what_a_person_put_into_the_directory(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "c", tmp_path / "c")
+    (tmp_path / "c/notes.txt").write_text("mine")
+    assert clean.main(["--input", str(data / "i"), "--output", str(tmp_path / "c"), "--workers", "1"]) == 1
+    assert "holds notes.txt" in capsys.readouterr().err and (tmp_path / "c/notes.txt").read_text() == "mine"
+
+
+def test_ingest_does_not_replace_or_read_its_own_output(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest.main(["--input", str(data / "i"), "--source", "s", "--output", str(data / "i")]) == 1
+    assert "holds the input file" in capsys.readouterr().err
+
+
+def test_a_source_of_which_nothing_is_left_stays_in_the_books(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "short"}))
+    i, c, d = (str(tmp_path / name) for name in "icd")
+    assert ingest.main(["--input", str(tmp_path / "a.jsonl"), "--source", "s", "--output", i, "--workers", "1"]) == 0
+    assert clean.main(["--input", i, "--output", c, "--workers", "1"]) == 0
+    assert dedupe.main(["--input", c, "--output", d, "--workers", "1"]) == 0
+    assert Dataset.open(d).books["s"].records_in == 0

@@ -250,7 +250,7 @@ def test_decisions_about_another_input_are_refused(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "d").exists()
 
 
-def test_a_ledger_whose_records_the_input_does_not_hold_is_refused(
+def test_the_ledger_of_another_input_under_the_right_name_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = texts(20)
@@ -263,7 +263,7 @@ def test_a_ledger_whose_records_the_input_does_not_hold_is_refused(
     ledger.write_bytes(wrong.read_bytes())
     argv = ["--input", str(source), "--decisions", str(tmp_path / "dedupe"), "--output", str(tmp_path / "d"), *ONE]
     assert shard.main(argv) == 1
-    assert "of which the input holds 0" in capsys.readouterr().err and not (tmp_path / "d").exists()
+    assert "is not the shard that the manifest names" in capsys.readouterr().err and not (tmp_path / "d").exists()
 
 
 def test_a_split_that_no_record_falls_into_is_there_and_empty(tmp_path: Path) -> None:

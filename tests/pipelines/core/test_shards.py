@@ -61,7 +61,8 @@ def test_a_shard_is_the_same_bytes_however_its_rows_arrive(
     again = write_shard(str(root), "t/shard-b.arrow", SCHEMA, [batch], rows_per_batch=size)
     assert (made.sha256, made.row_hash, made.bytes) == (again.sha256, again.row_hash, again.bytes)
     lengths = [len(part) for part in read_batches(str(root / "t/shard-a.arrow"))]
-    assert lengths == [size] * (count // size) + [count % size] * (count % size > 0)
+    expected = [size] * (count // size) + [count % size] * (count % size > 0)
+    assert lengths == (expected or [0])  # an empty shard holds one empty batch: datasets cannot open one without
     assert read_table(str(root / "t/shard-a.arrow")) == pa.Table.from_batches([batch], SCHEMA)
 
 

@@ -66,9 +66,9 @@ def test_each_bad_row_is_one_reject(tmp_path: Path) -> None:
     assert all("bad" not in item.detail for item in found if isinstance(item, Reject))
 
 
-def test_a_quote_that_never_closes_is_a_reject_and_not_silence(tmp_path: Path) -> None:
+def test_a_quote_that_never_closes_is_a_reject_for_each_line_that_it_swallows(tmp_path: Path) -> None:
     found = read(tmp_path / "x.csv", b'text,n\nok,1\n"open,1\nswallowed,1\n')
-    assert (kept(found), rejected(found)) == (["ok"], [(1, "invalid_csv")])
+    assert (kept(found), rejected(found)) == (["ok"], [(1, "invalid_csv"), (2, "invalid_csv")])
 
 
 def test_a_quote_that_never_closes_ends_at_the_size_limit(tmp_path: Path) -> None:

@@ -170,11 +170,14 @@ def test_plain_files_ignore_the_id_field(tmp_path: Path) -> None:
     assert documents["locator"].to_pylist() == [f"a.md#{digest('# One')}#0"]
 
 
-def test_empty_files_give_nothing(tmp_path: Path) -> None:
+def test_an_empty_text_file_is_a_dead_letter_and_other_empty_files_hold_no_record(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.txt", "c.csv", "d.jsonl.gz"):
         (tmp_path / name).write_bytes(b"")
     documents, ledger = read([str(tmp_path)])
-    assert documents.num_rows == ledger.num_rows == 0
+    assert documents.num_rows == 0
+    assert list(zip(ledger["reason"].to_pylist(), ledger["locator"].to_pylist(), strict=True)) == [
+        ("empty_file", "b.txt@0")
+    ]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the real corpora in ../shared/data")
