@@ -80,7 +80,7 @@ def distributions() -> list[Distribution]:
             for file in installed.files or ()
             if not file.as_posix().startswith(("../", "/")) and "__pycache__" not in file.parts
         )
-        readme = installed.metadata["Description"] or installed.metadata.get_payload() or ""  # type: ignore[attr-defined]
+        readme = installed.metadata.get("Description") or installed.metadata.get_payload() or ""  # type: ignore[attr-defined]
         found[name] = Distribution(name, installed.version, tuple(files), readme)
     found[PYTHON] = Distribution(PYTHON, platform.python_version(), tuple(_standard_library()), "")
     return [found[name] for name in sorted(found)]

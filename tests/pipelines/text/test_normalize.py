@@ -81,7 +81,7 @@ def by_lines(text: str) -> str:
     for line in text.split("\n"):
         body = line.strip(" \t")
         indent = line[: len(line) - len(line.lstrip(" \t"))] if body else ""
-        lines.append(indent + re.sub("[ \t]{2,}", lambda run: "\t" if "\t" in run[0] else " ", body))
+        lines.append(indent + re.sub("[ \t]{2,}", lambda run: "\t" * run[0].count("\t") or " ", body))
     return re.sub("\n{3,}", "\n\n", "\n".join(lines)).strip(" \t\n")
 
 
