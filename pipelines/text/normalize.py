@@ -9,9 +9,9 @@
 - Line ends (CR LF, CR, VT, FF, NEL, U+2028, U+2029) become LF; other spaces (no-break, thin, …) become U+0020.
 - The ideographic space U+3000 becomes U+0020 inside a line. At its start it is the indent of Chinese typesetting, not
   of code: a line's indentation with one in it goes, so copies with and without it have equal content.
-- Indentation of spaces and tabs stays, byte for byte (code, lists, poems); runs further right become one space, or their
-  tabs where they hold some (each may be the border of an empty cell); whitespace at the end of a line goes, and so do blank lines beyond `max_newlines` and all
-  whitespace around the text.
+- Indentation of spaces and tabs stays, byte for byte (code, lists, poems); runs further right become one space, or
+  their tabs where they hold some (each may be the border of an empty cell); whitespace at the end of a line goes, and
+  so do blank lines beyond `max_newlines` and all whitespace around the text.
 """
 
 from __future__ import annotations
