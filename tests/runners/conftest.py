@@ -115,11 +115,17 @@ def chain() -> Callable[..., dict[str, bytes]]:
 
 
 @pytest.fixture(scope="session")
-def reference(
-    corpus: Path, chain: Callable[..., dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, bytes]:
-    """What one worker writes on disk: the bytes that every other way must give."""
-    return chain([str(corpus)], str(tmp_path_factory.mktemp("reference")), "--workers", "1")
+def datasets(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The datasets of all stages, as one worker writes them on disk."""
+    root = tmp_path_factory.mktemp("reference")
+    run_chain([str(corpus)], str(root), "--workers", "1")
+    return root
+
+
+@pytest.fixture(scope="session")
+def reference(datasets: Path) -> dict[str, bytes]:
+    """Every file of `datasets`: the bytes that every other way must give."""
+    return files_of(str(datasets))
 
 
 @pytest.fixture(scope="session")

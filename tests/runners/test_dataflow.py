@@ -38,23 +38,16 @@ CLOUD = ("--project=gristmill-test", "--region=europe-west1", "--temp_location=g
 OUT = "gs://corpus/out"
 
 
-@pytest.fixture(scope="module")
-def roots(corpus: Path, chain: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("dataflow")
-    chain([str(corpus)], str(root), "--workers", "1")
-    return root
-
-
-def pipelines_of(roots: Path, corpus: Path) -> dict[str, Callable[[beam.Pipeline], Any]]:
+def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipeline], Any]]:
     """Every pipeline of the stages, those included that a stage builds from the results of an earlier one."""
-    ingested, cleaned = Dataset.open(str(roots / "ingest")), Dataset.open(str(roots / "clean"))
-    decided = Dataset.open(str(roots / "dedupe"))
+    ingested, cleaned = Dataset.open(str(datasets / "ingest")), Dataset.open(str(datasets / "clean"))
+    decided = Dataset.open(str(datasets / "dedupe"))
     read = ReadConfig(id_field="id", task_bytes=60000)
     scratch, config = f"{OUT}/_scratch", IngestConfig(read=read)
     spans = [(0, 4), (4, 8)]
     sharded, model, learn = (
-        Dataset.open(str(roots / "shard")),
-        Dataset.open(str(roots / "tokenizer")),
+        Dataset.open(str(datasets / "shard")),
+        Dataset.open(str(datasets / "tokenizer")),
         TokenizerConfig(),
     )
     shards = tuple(("train", key) for key in sharded.keys("train"))
@@ -97,10 +90,10 @@ def describe(proto: Any) -> dict[str, list[str]]:
     return {"transforms": lines, "coders": urns}
 
 
-def test_the_job_of_every_pipeline_is_the_golden_one(roots: Path, corpus: Path) -> None:
+def test_the_job_of_every_pipeline_is_the_golden_one(datasets: Path, corpus: Path) -> None:
     options = RunOptions("DataflowRunner", beam_args=CLOUD, dry_run=True)
     found = {}
-    for name, build in pipelines_of(roots, corpus).items():
+    for name, build in pipelines_of(datasets, corpus).items():
 
         def whole(pipeline: beam.Pipeline, build: Callable[[beam.Pipeline], Any] = build) -> None:
             _ = build(pipeline) | "Reports" >> CollectReports(f"{OUT}/_meta/reports/x.json")
@@ -124,15 +117,15 @@ def test_batches_never_travel_as_pickles() -> None:
     assert all("RecordBatchCoder" in line for line in shuffled)
 
 
-def stage_args(roots: Path, corpus: Path) -> dict[str, list[str]]:
-    cleaned = str(roots / "clean")
+def stage_args(datasets: Path, corpus: Path) -> dict[str, list[str]]:
+    cleaned = str(datasets / "clean")
     return {
         "ingest": ["--input", str(corpus), "--source", "lib", "--id-field", "id"],
-        "clean": ["--input", str(roots / "ingest")],
+        "clean": ["--input", str(datasets / "ingest")],
         "dedupe": ["--input", cleaned],
-        "shard": ["--input", cleaned, "--decisions", str(roots / "dedupe")],
-        "tokenizer": ["--input", str(roots / "shard")],
-        "pack": ["--input", str(roots / "shard"), "--tokenizer", str(roots / "tokenizer")],
+        "shard": ["--input", cleaned, "--decisions", str(datasets / "dedupe")],
+        "tokenizer": ["--input", str(datasets / "shard")],
+        "pack": ["--input", str(datasets / "shard"), "--tokenizer", str(datasets / "tokenizer")],
     }
 
 
@@ -153,13 +146,13 @@ OTHERS = ["local", "FlinkRunner", "SparkRunner", "PrismRunner", "DaskRunner"]
     ("stage", "runner"), [(stage, "DataflowRunner") for stage in STAGES] + [("clean", r) for r in OTHERS]
 )
 def test_a_dry_run_lists_the_job_and_touches_nothing(
-    stage: str, runner: str, roots: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage: str, runner: str, datasets: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud = CLOUD if runner == "DataflowRunner" else ()
     output = tmp_path / "out"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
-    args = [*stage_args(roots, corpus)[stage], "--output", str(output), "--runner", runner, *cloud]
+    args = [*stage_args(datasets, corpus)[stage], "--output", str(output), "--runner", runner, *cloud]
     assert STAGES[stage].main([*args, "--dry_run"]) == 0
     printed = capsys.readouterr().out
     assert "nothing was written" in printed and "beam:transform:pardo:v1" in printed
@@ -168,7 +161,7 @@ def test_a_dry_run_lists_the_job_and_touches_nothing(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_template_is_written_through_the_emulator(
-    stage: str, roots: Path, corpus: Path, gcs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage: str, datasets: Path, corpus: Path, gcs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
@@ -176,7 +169,7 @@ def test_a_template_is_written_through_the_emulator(
     template = f"templates/{stage}"
     image = "europe-docker.pkg.dev/p/r/gristmill:1"
     container = [f"--sdk_container_image={image}", "--sdk_location=container"]
-    args = [*stage_args(roots, corpus)[stage], "--output", f"{gcs}/{stage}", "--runner", "DataflowRunner", *CLOUD]
+    args = [*stage_args(datasets, corpus)[stage], "--output", f"{gcs}/{stage}", "--runner", "DataflowRunner", *CLOUD]
     assert STAGES[stage].main([*args, f"--template_location={gcs}/{template}", *container]) == 0
     bucket = storage.Client(project="gristmill-test", credentials=AnonymousCredentials()).bucket("corpus")
     job = json.loads(bucket.blob(template).download_as_bytes())
@@ -186,9 +179,9 @@ def test_a_template_is_written_through_the_emulator(
     assert "nothing was written" in capsys.readouterr().out
 
 
-def test_the_module_as_a_program_builds_its_job(roots: Path, tmp_path: Path) -> None:
+def test_the_module_as_a_program_builds_its_job(datasets: Path, tmp_path: Path) -> None:
     """`python -m pipelines.dedupe`: functions of __main__ are pickled by value, which must work too."""
-    args = ["--input", str(roots / "clean"), "--output", OUT, "--runner", "DataflowRunner", *CLOUD, "--dry_run"]
+    args = ["--input", str(datasets / "clean"), "--output", OUT, "--runner", "DataflowRunner", *CLOUD, "--dry_run"]
     command = [sys.executable, "-m", "pipelines.dedupe", *args]
     done = subprocess.run(command, cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

@@ -41,8 +41,7 @@ def test_s3_gives_the_bytes_of_the_disk(corpus: Path, chain: Any, reference: dic
 def test_gcs_gives_the_bytes_of_the_disk(corpus: Path, chain: Any, reference: dict[str, bytes], gcs: str) -> None:
     configure_filesystems(["--no_auth"])
     upload(corpus, f"{gcs}/raw")
-    check(chain([f"{gcs}/raw"], f"{gcs}/out", "--no_auth", *LOCAL), reference)
-    check(chain([f"{gcs}/raw"], f"{gcs}/out", "--no_auth", "--workers", "2"), reference)  # over the old datasets
+    check(chain([f"{gcs}/raw"], f"{gcs}/out", "--no_auth", "--workers", "2"), reference)
 
 
 # --- the commit -------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ LOOPBACK = ("--runner", "PortableRunner", "--environment_type=LOOPBACK")
 
 
 def test_portable_job_service_in_process(corpus: Path, chain: Any, reference: Files, tmp_path: Path) -> None:
-    check(chain([str(corpus)], str(tmp_path), *LOOPBACK, "--job_endpoint=embed"), reference)
+    check(chain([str(corpus)], str(tmp_path), *LOOPBACK, "--job_endpoint=embed", short=True), reference)
 
 
 @pytest.fixture
@@ -137,13 +137,6 @@ def test_every_bundle_runs_twice(
 
 
 # --- tasks by themselves: attempts that fail half-way, and two attempts at once ---------------------------------------
-
-
-@pytest.fixture(scope="session")
-def datasets(corpus: Path, chain: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tasks")
-    chain([str(corpus)], str(root), "--workers", "1")
-    return root
 
 
 def tasks(root: Path, corpus: Path, output: str) -> dict[str, Any]:
