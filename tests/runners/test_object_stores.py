@@ -32,7 +32,6 @@ def upload(corpus: Path, url: str) -> None:
         write_bytes(f"{url}/{path.name}", path.read_bytes())
 
 
-@pytest.mark.xfail(strict=False, reason="open: passes alone, fails after all other tests in one process")
 def test_s3_gives_the_bytes_of_the_disk(corpus: Path, chain: Any, reference: dict[str, bytes], s3: Any) -> None:
     configure_filesystems(s3.options)
     upload(corpus, f"{s3.url}/raw")

@@ -35,7 +35,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     client = boto3.client(
         "s3", endpoint_url=f"http://{host}:{port}", **{f"aws_{k}" if "key" in k else k: v for k, v in keys.items()}
     )
-    client.create_bucket(Bucket="corpus")
+    client.create_bucket(Bucket="readers")
     table = pa.table({"id": ["p1", "p2"], "text": ["一", "two"]})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -47,8 +47,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "raw/.hidden.jsonl": b"x",
         "rawer/d.jsonl": b"x",
     }.items():
-        client.put_object(Bucket="corpus", Key=key, Body=body)
-    yield "s3://corpus"
+        client.put_object(Bucket="readers", Key=key, Body=body)
+    yield "s3://readers"
     FileSystems.set_options(before)
     server.stop()
 
