@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("trainer.train", "train a masked language model on packed rows"),
     "evaluate": ("trainer.evaluate", "measure a checkpoint on a split"),
     "export": ("trainer.export", "write a checkpoint for transformers"),
+    "duplicates": ("pipelines.duplicates", "show what dedupe found: clusters, similarities, overlaps"),
     "report": ("pipelines.report", "gather books, metrics and plots of all stages"),
     "why": ("pipelines.why", "tell a document's history through the stages"),
     "verify": ("pipelines.verify", "check every shard of a dataset against its manifest"),
