@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("trainer.evaluate", "measure a checkpoint on a split"),
     "export": ("trainer.export", "write a checkpoint for transformers"),
     "duplicates": ("pipelines.duplicates", "show what dedupe found: clusters, similarities, overlaps"),
+    "near": ("pipelines.near", "find the near-duplicates of one text in an index"),
     "report": ("pipelines.report", "gather books, metrics and plots of all stages"),
     "why": ("pipelines.why", "tell a document's history through the stages"),
     "verify": ("pipelines.verify", "check every shard of a dataset against its manifest"),

@@ -126,7 +126,10 @@ def decided() -> Callable[..., Path]:
             ):
                 tables.append((str(folder / "dedupe"), f"{table}/shard-{key}.arrow", batch))
         shards = [
-            [write_shard(root, path, batch.schema, [batch], rows_per_batch=2) for root, path, batch in part]
+            [
+                write_shard(root, path, batch.schema, [batch], rows_per_batch=2 + len(batch) // 4)
+                for root, path, batch in part
+            ]
             for part in (texts, tables)
         ]
         read = _commit(folder / "clean", "clean", {}, shards[0], [])
