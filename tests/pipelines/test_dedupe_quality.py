@@ -49,11 +49,10 @@ def test_tokens_by_script(text: str, expected: list[str]) -> None:
 
 
 def test_characters_that_this_python_knows_are_cut_and_folded_as_the_stage_does() -> None:
-    large = [*range(0x3400, 0xA4D0), *range(0xAC00, 0xD7A4), *range(0x12000, 0x19000), *range(0x20000, 0x32000)]
-    codes = sorted({*range(sys.maxunicode + 1)} - set(large) | set(large[::101]))  # their characters are all alike
+    codes = [*range(0x3400), *range(0x3400, sys.maxunicode + 1, 11)]  # beyond, long runs of characters are alike
     known = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")]
     texts = [f"A{char}B中{char}" for char in known]
-    assert len(texts) > 15_000
+    assert len(texts) > 20_000
     assert [text for text in texts if tokens(text) != our_tokens(text)] == []
 
 
