@@ -6,7 +6,7 @@
 
 Copy 0 is the text itself. In every further copy half of the words, and all letters of scripts without spaces, are
 replaced by others of the same length in bytes, the same word always by the same one. So a copy keeps the sizes, the
-word lengths and the duplicates *inside* the corpus, and shares about 1 % of its 5-word shingles with the other copies.
+word lengths and the duplicates *inside* the corpus, and shares few of its 5-word shingles with the other copies.
 One record in ten is a light edit of the original instead (0 to 6 % of its words; a quarter of these is unchanged):
 the duplicates *between* copies. Same arguments, same bytes, on every machine.
 """

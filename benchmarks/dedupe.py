@@ -13,6 +13,8 @@ the peak of the sum over all processes of what is resident, pages of mapped file
 time divided by ours, once by dedupe alone (the shards are there, as after any other stage), once by ingest and dedupe.
 `CPU ×` is the same for CPU time. Where a row is repeated, it is the run of median wall time.
 
+On a machine that others use too, compare CPU times: wall times then say how busy it was.
+
 Peers get their faster options: xxh3 or xxh32 where sha1 is the default, words cut by `str.split`, uncompressed output.
 Only ours verifies what it removes, and writes ledger, clusters and an index. A margin is the cost of what four times
 the input has more (see corpora.py), so start-up is not in it.
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import statistics
 import sys
@@ -39,7 +42,9 @@ import pyarrow as pa
 from measure import CommandError, Measured, measure, use_cores
 
 from pipelines.core.dataset import DOCUMENTS, Dataset
-from pipelines.dedupe import SURVIVING, DedupeConfig, sign_batch
+from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.sign import sign_batch
+from pipelines.lsh.verify import SURVIVING
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"PYTHONPATH": str(ROOT)}
@@ -62,7 +67,8 @@ IMPORTS = {
     "our modules": "import pipelines.dedupe",
     "kernels from the cache": """
 import pyarrow
-from pipelines.dedupe import DedupeConfig, sign_batch
+from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.sign import sign_batch
 from schemas.document import DOCUMENT
 row = {name: b"0" * 16 if name.endswith(("id", "hash")) else "a b c d e f" for name in DOCUMENT.schema.names}
 row["metadata"] = None
@@ -257,8 +263,7 @@ def startup_rows(bench: Bench) -> Iterator[Row]:
     code, before = "", Row("", 0, Measured(0, 0, 0), bench.cores)
     for name, statement in IMPORTS.items():
         code += f"{statement}\n"
-        command = [sys.executable, "-c", code]
-        run, _ = bench.median(lambda _, command=command: command)
+        run, _ = bench.median(lambda _, program=code: [sys.executable, "-c", program])  # type: ignore[misc]
         now = Row(name, 0, run, bench.cores)
         yield now.minus(before, f"start-up: {name}")
         before = now
@@ -274,9 +279,8 @@ def run(bench: Bench, names: tuple[str, ...], chosen: set[str], args: argparse.N
     count, size = corpora.write(corpora.records(names, args.limit), bench.work / "input", bench.cores)
     given = Input(bench.work / "input", size / 1e6)
     on_disk = sum(path.stat().st_size for path in given.folder.iterdir())
-    print(
-        f"{' + '.join(names)}: {count:,} records, {size / 1e6:.1f} MB of text, {on_disk / 1e6:.1f} MB of JSON Lines\n"
-    )
+    print(f"{' + '.join(names)}: {count:,} records, {size / 1e6:.1f} MB of text, {on_disk / 1e6:.1f} MB of JSON Lines")
+    print(f"{bench.cores} cores; load of the machine before the first run: {os.getloadavg()[0]:.1f}\n")
     table = Table()
     table.head()
     measure(
