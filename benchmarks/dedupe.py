@@ -109,9 +109,9 @@ class Table:
     def head(self) -> None:
         """Print the header."""
         print(
-            f"| {'':<31} | {'MB':>6} | {'wall s':>8} | {'CPU s':>7} | {'MB/s a core':>11} | {'MB/cpu s':>8} "
+            f"| {'':<32} | {'MB':>6} | {'wall s':>8} | {'CPU s':>7} | {'MB/s a core':>11} | {'MB/cpu s':>8} "
             f"| {'RSS MB':>6} | {'kept':>7} | {'wall × dedupe':>13} | {'wall × both':>11} | {'CPU × dedupe':>12} "
-            f"| {'CPU × both':>10} |\n|:{'-' * 32}|"
+            f"| {'CPU × both':>10} |\n|:{'-' * 33}|"
             + "|".join("-" * n + ":" for n in (7, 9, 8, 12, 9, 7, 8, 14, 12, 13, 11))
             + "|"
         )
@@ -129,7 +129,7 @@ class Table:
         ]
         megabytes, resident = (f"{row.megabytes:.1f}" if row.megabytes else ""), run.resident / 1e6
         print(
-            f"| {row.name:<31} | {megabytes:>6} | {f'{bound}{run.wall:.2f}':>8} | {f'{bound}{run.cpu:.2f}':>7} "
+            f"| {row.name:<32} | {megabytes:>6} | {f'{bound}{run.wall:.2f}':>8} | {f'{bound}{run.cpu:.2f}':>7} "
             f"| {speed:>11} | {own:>8} | {f'{resident:.0f}' if resident else '':>6} "
             f"| {'' if row.kept is None else row.kept:>7} "
             f"| {ratios[0]:>13} | {ratios[1]:>11} | {ratios[2]:>12} | {ratios[3]:>10} |",
