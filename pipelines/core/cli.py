@@ -32,6 +32,8 @@ from pipelines.core.stage import BooksError, DryRun
 # Errors that a person can mend: their message says what to do, a traceback would only hide it.
 EXPECTED = (ValueError, OSError, OutputError, BooksError)
 
+LEAST_MEMORY = 16 << 20  # with less, more time goes into rounds than into work
+
 
 @dataclass(frozen=True)
 class StageCommand:
@@ -47,6 +49,7 @@ class StageCommand:
     mode: str = "threads"
     materialize: bool = False
     corpora: bool = False
+    memory: bool = False
     add_arguments: Callable[[argparse.ArgumentParser], object] | None = None
 
     def parser(self) -> argparse.ArgumentParser:
@@ -79,6 +82,14 @@ class StageCommand:
         parser.add_argument("--runner", default="local", choices=RUNNERS, help="where to run (default: %(default)s)")
         parser.add_argument("--workers", type=_count, default=0, metavar="N", help="local workers (default: all cores)")
         parser.add_argument("--mode", default=self.mode, choices=MODES, help="of local workers (default: %(default)s)")
+        if self.memory:
+            parser.add_argument(
+                "--memory",
+                type=_size,
+                default=0,
+                metavar="BYTES",
+                help="plan for this much memory, as 500M or 4G (default: a quarter of the machine; clusters: no limit)",
+            )
         parser.add_argument(
             "--dry_run",
             nargs="?",
@@ -111,7 +122,7 @@ class StageCommand:
 
     def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
         config = load(self.config, self.name, args.config, args.set)
-        options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run)
+        options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run, getattr(args, "memory", 0))
         configure_filesystems(beam_args)
         if self.corpora and args.corpora:
             args.input = of_corpora(args.input, corpora_of(args.corpora))
@@ -124,6 +135,16 @@ def _count(raw: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError("must be 0 (all cores) or more")
     return value
+
+
+def _size(raw: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", raw.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a size as 500M or 4G; got {raw!r}")
+    size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    if 0 < size < LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(f"at least {LEAST_MEMORY >> 20}M; got {raw!r}")
+    return size
 
 
 def _truth(raw: str) -> bool:

@@ -193,12 +193,16 @@ def survivors(batch: pa.RecordBatch, removed: pa.Array) -> pa.RecordBatch:
 
 
 def surviving_batches(
-    documents: Dataset, key: str, columns: list[str] | None = None, decisions: tuple[Dataset, ...] = ()
+    documents: Dataset,
+    key: str,
+    columns: list[str] | None = None,
+    decisions: tuple[Dataset, ...] = (),
+    table: str = DOCUMENTS,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the records of a shard that survive its directory's ledger and those of `decisions`."""
+    """Yield the records of a shard of a table that survive its directory's ledger and those of `decisions`."""
     removed = pa.concat_arrays([dataset.removed_ids(key) for dataset in (documents, *decisions)])
     wanted = None if columns is None else list(dict.fromkeys(["id", *columns]))
-    for batch in documents.batches(DOCUMENTS, key, wanted):
+    for batch in documents.batches(table, key, wanted):
         batch = survivors(batch, removed)
         if len(batch):
             yield batch if columns is None else batch.select(columns)

@@ -36,6 +36,7 @@ from pipelines.core import files, on_dask
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
 MODES = ("inline", "processes", "threads")
 DRIVER = "GRISTMILL_DRIVER"  # environment variable: process id that local worker processes end with
+_SHUFFLE_IN_MEMORY = ("local", "DaskRunner")
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 _DOWNLOADING = ("FlinkRunner", "SparkRunner", "PrismRunner")  # fetch their job server unless one is named
 _LOG_LEVEL = "--default_sdk_harness_log_level"
@@ -51,7 +52,8 @@ class RunOptions:
     """How to run a pipeline. Nothing here changes a byte of the output.
 
     runner: one of RUNNERS. workers: local workers, 0 = all cores. mode: 'inline', 'threads' or 'processes', of the
-    local runner. beam_args: further options for Beam. dry_run: build and check the first pipeline, and stop.
+    local runner. beam_args: further options for Beam. dry_run: build and check the first pipeline, and stop. memory:
+    bytes that a stage plans with where it can choose, 0 = a quarter of the machine's.
     """
 
     runner: str = "local"
@@ -59,6 +61,14 @@ class RunOptions:
     mode: str = "threads"
     beam_args: tuple[str, ...] = ()
     dry_run: bool = False
+    memory: int = 0
+
+    @property
+    def shuffle_memory(self) -> int:
+        """Bytes that a shuffle may take; 0 = no limit, where the runner keeps shuffles on disk."""
+        if self.runner not in _SHUFFLE_IN_MEMORY:
+            return self.memory
+        return self.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
     @property
     def planned(self) -> bool:

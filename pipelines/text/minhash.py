@@ -67,15 +67,15 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, num_perm: int, seed: int
     return _signatures(_uint32(hashes), _int64(offsets), factors, increments)
 
 
-def band_hashes(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
+def band_hashes(signatures: np.ndarray, bands: int, rows: int, first: int = 0, last: int | None = None) -> np.ndarray:
     """Hash every band of every signature: uint64[bands, n]; documents that agree in all rows of a band share its hash.
 
-    The band's number goes into the hash: two bands with equal rows have different hashes. Raises ValueError where a
-    signature is not bands × rows long.
+    The band's number goes into the hash: two bands with equal rows have different hashes. first, last: only bands from
+    `first` up to `last`. Raises ValueError where a signature is not bands × rows long.
     """
     if signatures.ndim != 2 or signatures.shape[1] != bands * rows:
         raise ValueError(f"expected signatures of {bands} × {rows} values; got an array of shape {signatures.shape}")
-    return _band_hashes(np.ascontiguousarray(signatures, np.uint32), bands, rows)
+    return _band_hashes(np.ascontiguousarray(signatures, np.uint32), first, bands if last is None else last, rows)
 
 
 def sketches(hashes: np.ndarray, offsets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,15 +133,15 @@ def _signatures(hashes: np.ndarray, offsets: np.ndarray, factors: np.ndarray, in
 
 
 @numba.njit(nogil=True, cache=True)
-def _band_hashes(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
+def _band_hashes(signatures: np.ndarray, first: int, last: int, rows: int) -> np.ndarray:
     count = signatures.shape[0]
-    out = np.empty((bands, count), np.uint64)
+    out = np.empty((last - first, count), np.uint64)
     for i in range(count):
-        for band in range(bands):
+        for band in range(first, last):
             state = fmix64(np.uint64(band + 1))
             for j in range(band * rows, (band + 1) * rows):
                 state = fmix64(state ^ np.uint64(signatures[i, j]))
-            out[band, i] = state
+            out[band - first, i] = state
     return out
 
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines import clean, dedupe, ingest
-from pipelines.core.buckets import EDGE_SCHEMA
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
-from pipelines.core.shards import read_table, verify_shard, write_shard
-from pipelines.dedupe import DedupeConfig, group_candidates, sign_batch
+from pipelines.core.shards import verify_shard
+from pipelines.dedupe import DedupeConfig
+from pipelines.lsh.sign import sign_batch
 from pipelines.text.minhash import MinHashConfig
 from pipelines.text.shingles import shingle_hashes
 from schemas.document import DOCUMENT
@@ -302,18 +302,6 @@ def test_an_index_row_says_what_the_document_is() -> None:
     assert (first["length"], first["date"], first["shingle_count"]) == (13, 86_400, 1)
     assert len(first["signature"]) == 112 and len(first["sketch"]) == 1
     assert (empty["length"], empty["date"], empty["shingle_count"], empty["sketch"]) == (0, None, 0, [])
-
-
-def test_candidates_of_one_component_are_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dedupe, "_TASK_NODES", 3)
-    edges = [(0, 1), (1, 2), (2, 3), (10, 11), (20, 21), (20, 22), (30, 31)]
-    columns = [pa.array([pair[i] for pair in edges], pa.int64()) for i in (0, 1)]
-    write_shard(str(tmp_path), "e.arrow", EDGE_SCHEMA, [pa.RecordBatch.from_arrays(columns, schema=EDGE_SCHEMA)])
-    spans = group_candidates([str(tmp_path / "e.arrow")], str(tmp_path))
-    groups = read_table(str(tmp_path / "groups.arrow"))
-    assert [groups["node"].to_pylist()[a:b] for a, b in spans] == [[0, 1, 2, 3], [10, 11, 20, 21, 22], [30, 31]]
-    write_shard(str(tmp_path), "none.arrow", EDGE_SCHEMA, [])
-    assert group_candidates([str(tmp_path / "none.arrow")], str(tmp_path)) == []
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.core.survivors import Candidates, Verdicts, decide, dense_buckets, policy_order
+from pipelines.lsh.survivors import (
+    Candidates,
+    Verdicts,
+    decide,
+    dense_buckets,
+    first_of_content,
+    policy_order,
+    spread,
+)
 
 K = 64
 
 
-def candidates(sets: list[set[int]], contents: list[int] | None = None) -> Candidates:
+def candidates(sets: list[set[int]], fixed: list[int] | None = None) -> Candidates:
     """One component whose documents share a bucket wherever they share a shingle, so that every pair is compared."""
     shingles = sorted(set().union(*sets)) if sets else []
     hashes = np.zeros((max(1, len(shingles)), len(sets)), np.uint64)
     for row, members in enumerate(sets):
         for column, shingle in enumerate(shingles):
             hashes[column, row] = 1 if shingle in members else 1000 + row
-    content = contents if contents is not None else list(range(len(sets)))
-    digests = pa.array([value.to_bytes(16, "big") for value in content], pa.binary(16))
-    buckets, count = dense_buckets(hashes, digests, np.array([not members for members in sets]))
+    buckets, count = dense_buckets(hashes, np.array([not members for members in sets]))
     values = np.array([shingle for members in sets for shingle in sorted(members)], np.uint32)
     sizes = np.array([len(members) for members in sets])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Candidates(np.zeros(len(sets), np.int64), buckets, count, values, offsets, sizes.astype(np.uint32))
+    stay = np.isin(np.arange(len(sets)), fixed or [])
+    return Candidates(buckets, count, values, offsets, sizes.astype(np.uint32), stay)
+
+
+def decided(
+    sets: list[set[int]], contents: list[int], threshold: float, fixed: int = 0, within: bool = True
+) -> Verdicts:
+    """The verdicts on documents of which some have the same content; the first `fixed` ones stay."""
+    stay = np.arange(len(sets)) < fixed
+    digests = pa.array([value.to_bytes(16, "big") for value in contents], pa.binary(16))
+    first = first_of_content(np.zeros(len(sets), np.int64), digests)
+    unique = np.flatnonzero(first == np.arange(len(sets)))
+    made = candidates([sets[i] for i in unique], [n for n, i in enumerate(unique) if stay[i]])
+    return spread(decide(made, threshold, K, 1000, within=within), unique, first, stay, within=within)
 
 
 def similarity(a: set[int], b: set[int]) -> float:
@@ -84,16 +103,42 @@ def test_a_chain_is_not_swallowed_by_its_head() -> None:
 
 
 def test_equal_content_is_exact_whatever_its_shingles_and_without_any() -> None:
-    verdicts = decide(candidates([set(), {1, 2}, set(), set(), {1, 2}], [7, 8, 7, 9, 8]), 0.5, K, 1000)
+    verdicts = decided([set(), {1, 2}, set(), set(), {1, 2}], [7, 8, 7, 9, 8], 0.5)
     assert verdicts.kept.tolist() == [-1, -1, 0, -1, 1]
     assert verdicts.exact.tolist() == [False, False, True, False, True]
     assert verdicts.similarity.tolist() == [0, 0, 1, 0, 1]
+    assert verdicts.cluster.tolist() == [0, 1, 0, 3, 1]
 
 
 def test_a_copy_of_a_removed_record_names_the_kept_one() -> None:
     near = set(range(10))
-    verdicts = decide(candidates([near | {10}, near, near], [1, 2, 2]), 0.8, K, 1000)
+    verdicts = decided([near | {10}, near, near], [1, 2, 2], 0.8)
     assert verdicts.kept.tolist() == [-1, 0, 0] and not verdicts.exact.any()
+    assert verdicts.similarity.tolist() == [0, 10 / 11, 10 / 11] and verdicts.cluster.tolist() == [0, 0, 0]
+
+
+def test_a_fixed_document_stays_whatever_it_is_like() -> None:
+    near = set(range(10))
+    verdicts = decided([near, near, near | {10}, near, near | {11}], [1, 1, 2, 1, 3], 0.8, fixed=3)
+    assert verdicts.kept.tolist() == [-1, -1, -1, 0, 0]
+    assert verdicts.exact.tolist() == [False, False, False, True, False]
+    assert verdicts.similarity.tolist() == [0, 0, 0, 1, 10 / 11]
+
+
+def test_without_within_only_what_is_like_a_fixed_document_goes() -> None:
+    near, other = set(range(10)), set(range(20, 30))
+    sets = [near, near | {10}, near | {11}, other, other, other | {9}]
+    verdicts = decided(sets, [1, 2, 3, 4, 4, 5], 0.8, fixed=1, within=False)
+    assert verdicts.kept.tolist() == [-1, 0, 0, -1, -1, -1] and not verdicts.exact.any()
+    assert verdicts.cluster.tolist() == [0, 0, 0, 3, 4, 5]
+    assert decided(sets, [1, 2, 3, 4, 4, 5], 0.8, fixed=1).kept.tolist() == [-1, 0, 0, -1, 3, 3]
+
+
+def test_the_first_of_a_content_is_looked_for_inside_its_component() -> None:
+    content = pa.array([b"a" * 16, b"b" * 16, b"a" * 16, b"a" * 16, b"b" * 16], pa.binary(16))
+    assert first_of_content(np.array([0, 0, 0, 1, 1]), content).tolist() == [0, 1, 0, 3, 4]
+    assert first_of_content(np.zeros(5, np.int64), content).tolist() == [0, 1, 0, 0, 1]
+    assert first_of_content(np.zeros(0, np.int64), content[:0]).tolist() == []
 
 
 def test_the_cap_compares_with_the_first_kept_ones_and_reports_the_rest() -> None:
@@ -116,11 +161,10 @@ def test_a_document_without_shingles_is_never_near_another() -> None:
 
 def test_dense_buckets_number_pairs_of_band_and_hash() -> None:
     hashes = np.array([[5, 5, 9], [5, 7, 7]], np.uint64)
-    content = pa.array([b"a" * 16, b"b" * 16, b"a" * 16], pa.binary(16))
-    buckets, count = dense_buckets(hashes, content, np.array([False, False, True]))
-    assert buckets.tolist() == [[0, 2, 4], [0, 3, 5], [-1, -1, 4]] and count == 6
-    none, count = dense_buckets(hashes[:0], content, np.zeros(3, bool))
-    assert none.tolist() == [[0], [1], [0]] and count == 2
+    buckets, count = dense_buckets(hashes, np.array([False, False, True]))
+    assert buckets.tolist() == [[0, 2], [0, 3], [-1, -1]] and count == 4
+    none, count = dense_buckets(hashes[:0], np.zeros(3, bool))
+    assert none.shape == (3, 0) and count == 0
 
 
 # --- policy ---------------------------------------------------------------------------------------------------------
@@ -133,6 +177,7 @@ def columns(*rows: tuple[str, int, float, int]) -> dict[str, Any]:
         "length": np.array([row[1] for row in rows], np.uint32),
         "date": np.array([row[2] for row in rows]),
         "id": pa.array([bytes(15) + bytes([row[3]]) for row in rows], pa.binary(16)),
+        "fixed": np.zeros(len(rows), np.bool_),
     }
 
 
@@ -152,6 +197,11 @@ NAN = float("nan")
 def test_the_policy_orders_a_component(policy: tuple[str, ...], sources: tuple[str, ...], expected: list[int]) -> None:
     rows = columns(("laws", 1, 5.0, 9), ("wiki", 7, NAN, 8), ("laws", 5, -3.0, 7), ("wiki", 5, NAN, 6))
     assert policy_order(rows, policy, sources, np.zeros(4, np.int64)).tolist() == expected
+
+
+def test_fixed_documents_come_first() -> None:
+    rows = columns(*(("s", i, NAN, i) for i in range(4))) | {"fixed": np.array([False, True, False, True])}
+    assert policy_order(rows, ("length",), (), np.array([0, 0, 0, 1])).tolist() == [1, 2, 0, 3]
 
 
 def test_components_stay_together_and_in_order() -> None:

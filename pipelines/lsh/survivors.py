@@ -1,8 +1,9 @@
 """Choose survivors: in a fixed order, a document is removed only for one already kept that is measured to be similar.
 
 Inside a component of candidates, documents are taken in the order of the survivor policy. Each is compared with the
-kept documents that share a band with it (or its content hash), and removed in favour of the most similar one if that is
-similar enough; else it is kept. So nothing is removed along a chain: whoever is removed names a kept twin.
+kept documents that share a band with it, and removed in favour of the most similar one if that is similar enough; else
+it is kept. So nothing is removed along a chain: whoever is removed names a kept twin. Of documents of the same content
+only the first is compared; what holds for it holds for its copies.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.core.components import flatten, union
 from pipelines.core.identity import id_bytes
+from pipelines.lsh.components import flatten, union
 from pipelines.text.minhash import jaccard
 
 POLICIES = ("source", "length", "date")
 
 
 class Candidates(NamedTuple):
-    """The candidate documents of whole components, in the order of (component, policy).
+    """The candidate documents of whole components, of different contents, in the order of (component, policy).
 
-    component: int64[n], ascending. buckets: int64[n, bands + 1], a dense number for each (band, hash) that occurs; the
-    last column is the content hash; -1 where a document has no shingle. sketch_values, sketch_offsets: bottom-k
-    sketches. counts: uint32[n], distinct shingles.
+    buckets: int64[n, bands], a dense number for each (band, hash) that occurs; -1 where a document has no shingle.
+    bucket_count: how many numbers there are. sketch_values, sketch_offsets: bottom-k sketches. counts: uint32[n],
+    distinct shingles. fixed: bool[n], documents that stay, whatever they are like.
     """
 
-    component: np.ndarray
     buckets: np.ndarray
     bucket_count: int
     sketch_values: np.ndarray
     sketch_offsets: np.ndarray
     counts: np.ndarray
+    fixed: np.ndarray
 
 
 class Verdicts(NamedTuple):
@@ -59,13 +60,15 @@ def policy_order(
 
     columns: 'source' and 'id' as Arrow arrays, 'length' and 'date' as numeric arrays (date NaN where unknown).
     policy: names of 'source' (the order of `sources`, others after them), 'length' (longest first), 'date' (earliest
-    first, unknown last). Ties break by id.
+    first, unknown last). Ties break by id. Documents that are fixed (column 'fixed', bool) come before all others.
     """
-    keys: list[np.ndarray] = [component]
+    keys: list[np.ndarray] = [component, ~columns["fixed"]]
     for name in policy:
         if name == "source":
             rank = {source: i for i, source in enumerate(sources)}
-            keys.append(np.array([rank.get(source, len(rank)) for source in columns["source"].to_pylist()]))
+            coded = columns["source"].dictionary_encode()
+            ranks = np.array([rank.get(source, len(rank)) for source in coded.dictionary.to_pylist()], np.int64)
+            keys.append(ranks[coded.indices.to_numpy()])
         elif name == "length":
             keys.append(-columns["length"].astype(np.int64))
         elif name == "date":
@@ -77,37 +80,72 @@ def policy_order(
     return np.lexsort(keys[::-1])
 
 
-def dense_buckets(hashes: np.ndarray, content: pa.Array, empty: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the (band, hash) pairs that occur: int64[n, bands + 1] and how many there are.
+def first_of_content(component: np.ndarray, content: pa.Array) -> np.ndarray:
+    """Find the first document of the same content in the same component: int64[n], positions.
 
-    hashes: uint64[bands, n]. content: content hashes, fixed_size_binary[16]. empty: bool[n], documents without
-    shingles.
+    component: int64[n]. content: content hashes, fixed_size_binary[16].
+    """
+    words = np.ascontiguousarray(id_bytes(content)).view("<u8").reshape(-1, 2)
+    order = np.lexsort([words[:, 1], words[:, 0], component])  # stable: positions ascend within a content
+    keys = np.column_stack([component[order].view(np.uint64), words[order]])
+    new = np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)]) if len(order) else np.zeros(0, bool)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+    return first
+
+
+def dense_buckets(hashes: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the (band, hash) pairs that occur: int64[n, bands] and how many there are.
+
+    hashes: uint64[bands, n]. empty: bool[n], documents without shingles.
     """
     bands, rows = hashes.shape
-    buckets = np.full((rows, bands + 1), -1, np.int64)
+    buckets = np.full((rows, bands), -1, np.int64)
     total = 0
     for band in range(bands):
         _, dense = np.unique(hashes[band], return_inverse=True)
         buckets[:, band] = np.where(empty, -1, dense + total)
         total += int(dense.max(initial=-1)) + 1
-    _, dense = np.unique(id_bytes(content), axis=0, return_inverse=True)
-    buckets[:, bands] = dense.reshape(-1) + total
-    return buckets, total + int(dense.max(initial=-1)) + 1
+    return buckets, total
 
 
-def decide(candidates: Candidates, threshold: float, sketch_size: int, cap: int) -> Verdicts:
-    """Decide on every candidate.
+def decide(candidates: Candidates, threshold: float, sketch_size: int, cap: int, *, within: bool = True) -> Verdicts:
+    """Decide on every candidate: it goes where a kept one that shares a bucket is similar enough, the most similar one.
 
     threshold: least Jaccard similarity to a kept document for a removal. sketch_size: k of the sketches. cap: most kept
     documents of one bucket that a document is compared with (the first kept ones); the rest is counted as capped.
+    within: compare with kept documents that are not fixed, too.
     """
-    return Verdicts(*_decide(*candidates, threshold, sketch_size, cap))
+    verdicts = _decide(*candidates, threshold, sketch_size, cap, within)
+    return Verdicts(verdicts[0], np.zeros(len(verdicts[0]), np.bool_), *verdicts[1:])
+
+
+def spread(verdicts: Verdicts, unique: np.ndarray, first: np.ndarray, fixed: np.ndarray, *, within: bool) -> Verdicts:
+    """Extend the verdicts on the first document of each content to its copies.
+
+    unique: int64[u], positions of the documents that were decided on. first: int64[n], see `first_of_content`. fixed:
+    bool[n]. A copy goes in favour of the first one where that is kept, else of the one that the first went for. With
+    within=False it goes only where that one is fixed.
+    """
+    rows = len(first)
+    number = np.full(rows, -1, np.int64)
+    number[unique] = np.arange(len(unique))
+    of = number[first]
+    kept = np.where(verdicts.kept >= 0, unique[verdicts.kept], -1)[of] if len(unique) else np.full(rows, -1)
+    similarity, error = verdicts.similarity[of], verdicts.error[of]
+    copy = (first != np.arange(rows)) & ~fixed
+    exact = copy & (kept < 0) & (fixed[first] | within)
+    kept[exact], similarity[exact], error[exact] = first[exact], 1.0, 0.0
+    kept[fixed], similarity[fixed], error[fixed] = -1, 0.0, 0.0
+    joined = exact | (kept >= 0) | fixed | within
+    cluster = np.where(joined, unique[verdicts.cluster][of], np.arange(rows))
+    return Verdicts(kept, exact, similarity, error, cluster, verdicts.capped)
 
 
 @numba.njit(nogil=True, cache=True)
-def _decide(component, buckets, bucket_count, values, offsets, counts, threshold, k, cap):  # type: ignore[no-untyped-def]
+def _decide(buckets, bucket_count, values, offsets, counts, fixed, threshold, k, cap, within):  # type: ignore[no-untyped-def]
     rows, columns = buckets.shape
-    kept, exact = np.full(rows, -1, np.int64), np.zeros(rows, np.bool_)
+    kept = np.full(rows, -1, np.int64)
     similarity, error = np.zeros(rows), np.zeros(rows)
     cluster, seen = np.arange(rows), np.full(rows, -1, np.int64)
     # Per bucket a linked list of its kept documents, in the order in which they were kept.
@@ -116,14 +154,9 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
     size = np.zeros(bucket_count, np.int64)  # of its kept documents; only the first `cap` of them are in the list
     capped = 0
     for i in range(rows):
-        twin = head[buckets[i, columns - 1]]
-        if twin >= 0:
-            kept[i], exact[i], similarity[i] = twin // columns, True, 1.0
-            union(cluster, i, kept[i])
-            continue
         best, best_similarity, best_error = -1, -1.0, 0.0
-        for band in range(columns - 1):
-            if buckets[i, band] < 0:
+        for band in range(columns):
+            if buckets[i, band] < 0 or fixed[i]:
                 continue
             slot = head[buckets[i, band]]
             capped += max(0, size[buckets[i, band]] - cap)
@@ -147,6 +180,8 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
         if best >= 0:
             kept[i], similarity[i], error[i] = best, best_similarity, best_error
             continue
+        if not (fixed[i] or within):
+            continue
         for band in range(columns):
             bucket = buckets[i, band]
             if bucket < 0:
@@ -159,4 +194,4 @@ def _decide(component, buckets, bucket_count, values, offsets, counts, threshold
             else:
                 following[tail[bucket]] = i * columns + band
             tail[bucket] = i * columns + band
-    return kept, exact, similarity, error, flatten(cluster), capped
+    return kept, similarity, error, flatten(cluster), capped

@@ -9,8 +9,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.core.buckets import BUCKET_SCHEMA, cut_by_range, node_numbers, node_row, node_shard, star_edges
-from pipelines.core.components import components
+from pipelines.lsh.buckets import BUCKET_SCHEMA, cut_by_range, edge_batch, star_edges
+from pipelines.lsh.components import components
 
 hashes = st.lists(st.sampled_from([0, 1, 2**32, 2**63, 2**63 + 1, 2**64 - 1]) | st.integers(0, 2**64 - 1), max_size=30)
 
@@ -54,22 +54,20 @@ def test_edges_connect_exactly_the_buckets_whatever_the_order(
         columns = [pa.array([h for h, _ in some], pa.uint64()), pa.array([n for _, n in some], pa.int64())]
         return pa.RecordBatch.from_arrays(columns, schema=BUCKET_SCHEMA)
 
-    edges, largest = star_edges([batch(list(pairs))])
-    again, _ = star_edges([batch(shuffled[:cut]), batch(shuffled[cut:])])
-    assert edges == again
+    edges, sizes, smallest = star_edges([batch(list(pairs))])
+    again, *_ = star_edges([batch(shuffled[:cut]), batch(shuffled[cut:])])
+
+    def listed(some: pa.RecordBatch) -> list[tuple[int, int]]:
+        return sorted(zip(some["left"].to_pylist(), some["right"].to_pylist(), strict=True))
+
+    assert listed(edges) == listed(again)
     by_hash: dict[int, list[int]] = {}
     for value, node in pairs:
         by_hash.setdefault(value, []).append(node)
-    assert largest == max(len(nodes) for nodes in by_hash.values())
+    shared = sorted((len(nodes), min(nodes)) for nodes in by_hash.values() if len(nodes) > 1)
+    assert sorted(zip(sizes.tolist(), smallest.tolist(), strict=True)) == shared
     assert len(edges) == sum(len(nodes) - 1 for nodes in by_hash.values())
-    _, labels = components(edges["left"].to_numpy(), edges["right"].to_numpy())
     every = [pair for nodes in by_hash.values() for pair in combinations(sorted(nodes), 2)]
     left, right = (np.array([pair[i] for pair in every], np.int64) for i in (0, 1))
-    assert labels.tolist() == components(left, right)[1].tolist()
-
-
-def test_node_numbers_hold_shard_and_row() -> None:
-    rows = np.array([0, 1, 2**40 - 1])
-    numbers = node_numbers(2**22, rows)
-    assert (node_shard(numbers) == 2**22).all() and (node_row(numbers) == rows).all()
-    assert (np.diff(np.concatenate([numbers, node_numbers(2**22 + 1, rows)])) > 0).all()
+    found, expected = components([edges], 41), components([edge_batch(left, right)], 41)
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]

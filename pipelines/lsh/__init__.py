@@ -1,0 +1,1 @@
+"""Locality-sensitive hashing: from signatures to verified clusters and survivors; what `pipelines.dedupe` runs."""

@@ -1,0 +1,69 @@
+"""Gather index rows of candidates by node number, copying only what a decision needs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from pipelines.core.shards import take_rows
+from pipelines.lsh.nodes import Nodes
+
+_SMALL = ("id", "source", "locator", "content_hash", "length", "date", "shingle_count")
+
+
+class Signed(NamedTuple):
+    """signatures: uint32[n, num_perm]. values uint32, offsets int64[n + 1]: the bottom-k sketches."""
+
+    signatures: np.ndarray
+    values: np.ndarray
+    offsets: np.ndarray
+
+
+def gather_heads(nodes: np.ndarray, numbering: Nodes) -> pa.RecordBatch:
+    """Read all but signature and sketch of some documents, in their order, and whether they are `fixed`."""
+    parts, positions = [], []
+    for shard, where, rows in numbering.by_shard(nodes):
+        part = take_rows(shard.open(), rows, list(_SMALL))
+        parts.append(part.append_column("fixed", pa.repeat(shard.fixed, len(part))))
+        positions.append(where)
+    return pa.concat_batches(parts).take(pa.array(_inverse(np.concatenate(positions))))
+
+
+def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int) -> Signed:
+    """Read the signatures and sketches of some documents, in their order."""
+    signed = np.empty((len(nodes), num_perm), np.uint32)
+    lengths = np.zeros(len(nodes) + 1, np.int64)
+    chunks = []
+    for shard, where, rows in numbering.by_shard(nodes):
+        reader = shard.open()
+        size = reader.get_batch(0).num_rows
+        for number in np.unique(rows // size).tolist():
+            inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]))
+            batch, taken = reader.get_batch(number), rows[inside] - number * size
+            signed[where[inside]] = batch.column("signature").flatten().to_numpy().reshape(-1, num_perm)[taken]
+            sketch = batch.column("sketch")
+            offsets, values = sketch.offsets.to_numpy(), sketch.values.to_numpy()
+            lengths[1 + where[inside]] = offsets[taken + 1] - offsets[taken]
+            chunks.append((values, offsets, taken, where[inside]))
+    borders = np.cumsum(lengths)
+    gathered = np.empty(borders[-1], np.uint32)
+    for values, offsets, taken, where in chunks:
+        _copy_lists(values, offsets, taken, gathered, borders, where)
+    return Signed(signed, gathered, borders)
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_lists(values, offsets, rows, out, borders, where):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        first, to = offsets[rows[i]], borders[where[i]]
+        for j in range(offsets[rows[i] + 1] - first):
+            out[to + j] = values[first + j]
+
+
+def _inverse(order: np.ndarray) -> np.ndarray:
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return inverse

@@ -1,0 +1,181 @@
+"""Link documents that share a bucket: bands in rounds, each a shuffle of (hash, node) arrays that fits the memory.
+
+A unit of work is one band and one range of its hashes; band -1 is the content hash, since an exact copy is one more way
+to be a candidate. A round takes as many units as the memory for a shuffle allows. The index is read again in each round
+but the first, which is fed while it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.core import files, ledger
+from pipelines.core.dataset import Dataset
+from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
+from pipelines.core.identity import id_bytes
+from pipelines.core.shards import read_batches, write_shard
+from pipelines.core.stage import Report
+from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, cut_by_range, star_edges
+from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.nodes import Nodes, Task
+from pipelines.lsh.probe import Probe
+from pipelines.lsh.sign import ShardSigner
+from pipelines.text.minhash import band_hashes
+
+CONTENT = -1  # the band of content hashes
+_RANGE_BYTES = 64 << 20  # of the pairs in one group of the shuffle
+_SHUFFLE = 3.6  # bytes that Beam's local runner holds for a byte that it shuffles (measured)
+_NOBODY = pa.array([], pa.binary(16))
+_HOT = 5  # largest buckets that a group reports
+
+
+@dataclass(frozen=True)
+class Round:
+    """Units [first, last) of `bands` × `ranges`: band number CONTENT + unit // ranges, range unit % ranges."""
+
+    first: int
+    last: int
+    ranges: int
+
+    def bands(self) -> range:
+        """The bands that the round looks at."""
+        return range(CONTENT + self.first // self.ranges, CONTENT + (self.last - 1) // self.ranges + 1)
+
+    def holds(self, band: int, part: int) -> bool:
+        """Whether the round takes this range of this band."""
+        return self.first <= (band - CONTENT) * self.ranges + part < self.last
+
+
+def plan_rounds(documents: int, config: DedupeConfig, memory: int) -> list[Round]:
+    """Cut all bands into rounds whose shuffle takes at most `memory` bytes (0: no limit), or one unit each."""
+    bands = 1 + (config.minhash.bands if config.near else 0)
+    held = max(1, documents * BUCKET_BYTES)
+    ranges = max(1, -(-held // _RANGE_BYTES), -(-int(held * _SHUFFLE) // memory) if memory else 1)
+    units = bands * ranges
+    size = max(1, int(memory / (held * _SHUFFLE / ranges))) if memory else units
+    return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
+
+
+def bucket_hashes(index: pa.RecordBatch, bands: range, config: DedupeConfig) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each band and the hashes, uint64[n], of index rows in it."""
+    if CONTENT in bands:
+        content = np.ascontiguousarray(id_bytes(index.column("content_hash"))).view("<u8").reshape(-1, 2)
+        yield CONTENT, content[:, 0]
+    first, last = max(bands.start, 0), bands.stop
+    if first < last:
+        minhash = config.minhash
+        signed = index.column("signature").flatten().to_numpy().reshape(len(index), minhash.num_perm)
+        yield from enumerate(band_hashes(signed, minhash.bands, minhash.rows, first, last), first)
+
+
+def bucket_elements(
+    batches: Iterable[pa.RecordBatch],
+    start: int,
+    this: Round,
+    config: DedupeConfig,
+    probe: Probe | None = None,
+    gone: pa.Array = _NOBODY,
+) -> Iterator[Keyed]:
+    """Yield the buckets that one index shard puts into a round, an element for each (band, range).
+
+    start: node number of its first row. probe: where given, only hashes that it may hold. gone: ids that take no part.
+    """
+    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for index in batches:
+        nodes = start + np.arange(len(index))
+        start += len(index)
+        here = pc.invert(pc.is_in(index.column("id"), gone)).to_numpy(zero_copy_only=False)
+        shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
+        for band, hashes in bucket_hashes(index, this.bands(), config):
+            wanted = here if band == CONTENT else shingled
+            if probe is not None:
+                wanted = wanted & probe.may_hold(band, hashes)
+            parts.setdefault(band, []).append((hashes, nodes) if wanted.all() else (hashes[wanted], nodes[wanted]))
+    for band, pairs in parts.items():
+        hashes, nodes = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        for part, batch in cut_by_range(hashes, nodes, this.ranges):
+            if this.holds(band, part):
+                yield batch_element(f"bucket/{band}/{part}", batch)
+
+
+def sign_shard(task: Task, dataset: Dataset, table: str, this: Round | None, config: DedupeConfig) -> Iterator[Keyed]:
+    """Write the index of one shard; yield its buckets of the first round, and a report."""
+    start, shard = task
+    signer = ShardSigner(dataset, shard.key, table, shard.root, config)
+    if this is None:
+        for _ in signer:
+            pass
+    else:
+        yield from bucket_elements(signer, start, this, config)
+    assert signer.shard is not None
+    books = {} if shard.fixed else ledger.count(signer.seen, [])
+    yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books))
+
+
+def link_shard(task: Task, this: Round, config: DedupeConfig, probe: Probe | None) -> Iterator[Keyed]:
+    """Yield the buckets that a shard of the index, read again, puts into a round."""
+    start, shard = task
+    reader = shard.open()
+    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, shard.removed_ids())
+
+
+def link_bucket(key: str, batches: Sequence[pa.RecordBatch], scratch: str, cap: int) -> Report:
+    """Write the star edges of one (band, range); report its buckets of more than `cap` documents."""
+    edges, sizes, smallest = star_edges(batches)
+    path = f"edges/{key.replace('/', '-')}.arrow"
+    if len(edges):
+        write_shard(scratch, path, EDGE_SCHEMA, [edges])
+    largest = np.lexsort([smallest, -sizes])[:_HOT]
+    band = int(key.split("/")[1])
+    hot = [[int(sizes[i]), band, int(smallest[i])] for i in largest if sizes[i] > cap]
+    facts = {
+        "edges": path if len(edges) else None,
+        "count": len(edges),
+        "largest_bucket": int(sizes.max(initial=0)),
+        "hot": hot,
+    }
+    return Report(key, facts={**facts, "hot_buckets": int((sizes > cap).sum())})
+
+
+def build_sign(
+    pipeline: beam.Pipeline,
+    tasks: Sequence[Task],
+    dataset: Dataset,
+    table: str,
+    this: Round | None,
+    scratch: str,
+    config: DedupeConfig,
+) -> beam.PCollection:
+    """Build the pipeline that writes the index of a dataset's shards, and links the first round."""
+    return (
+        pipeline
+        | "Shards" >> beam.Create(list(tasks))
+        | "Sign" >> beam.FlatMap(sign_shard, dataset, table, this, config).with_output_types(Keyed)
+        | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
+    )
+
+
+def build_link(
+    pipeline: beam.Pipeline, nodes: Nodes, this: Round, probe: Probe | None, scratch: str, config: DedupeConfig
+) -> beam.PCollection:
+    """Build the pipeline of one further round."""
+    return (
+        pipeline
+        | "Index" >> beam.Create(nodes.tasks())
+        | "Buckets" >> beam.FlatMap(link_shard, this, config, probe).with_output_types(Keyed)
+        | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
+    )
+
+
+def edge_batches(reports: Iterable[Report], scratch: str) -> Iterator[pa.RecordBatch]:
+    """Read the edges that `link_bucket` wrote."""
+    for report in reports:
+        if report.facts.get("edges"):
+            yield from read_batches(files.join(scratch, report.facts["edges"]))

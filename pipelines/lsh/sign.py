@@ -1,0 +1,63 @@
+"""Sign documents: the first pass, which reads the text and writes the index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.core import ledger, progress
+from pipelines.core.dataset import Dataset, shard_path, surviving_batches
+from pipelines.core.shards import ShardWriter
+from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.nodes import INDEX
+from pipelines.text.dates import epoch_seconds
+from pipelines.text.minhash import signatures, sketches
+from pipelines.text.shingles import shingle_hashes
+from schemas.manifest import Shard
+from schemas.signature import signature_record
+
+
+def sign_batch(batch: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
+    """Make the index rows of a batch of documents."""
+    texts, minhash = batch.column("text"), config.minhash
+    hashes, offsets = shingle_hashes(texts, config.shingle_size)
+    signed = signatures(hashes, offsets, minhash.num_perm, minhash.seed)
+    values, borders = sketches(hashes, offsets, minhash.sketch_size)
+    schema = signature_record(minhash.num_perm).schema
+    signature, sketch = schema.field("signature").type, schema.field("sketch").type
+    columns = {
+        **{name: batch.column(name) for name in ("id", "source", "locator", "content_hash")},
+        "length": pc.utf8_length(texts).cast(pa.uint32()),
+        "date": epoch_seconds(batch.column("metadata"), config.date_field),
+        "shingle_count": pa.array(np.diff(offsets).astype(np.uint32)),
+        "signature": pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), type=signature),
+        "sketch": pa.ListArray.from_arrays(pa.array(borders.astype(np.int32)), pa.array(values), type=sketch),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+class ShardSigner:
+    """Write the index of one shard of documents; iterating yields each batch of it, as it is written.
+
+    shard: the manifest line, once all was read. seen: documents by source.
+    """
+
+    def __init__(self, dataset: Dataset, key: str, table: str, root: str, config: DedupeConfig) -> None:
+        self.dataset, self.key, self.table, self.root, self.config = dataset, key, table, root, config
+        self.seen: Counter[str] = Counter()
+        self.shard: Shard | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        schema, path = signature_record(self.config.minhash.num_perm).schema, shard_path(INDEX, self.key)
+        with ShardWriter(self.root, path, schema, compression=self.config.compression) as writer:
+            for batch in surviving_batches(self.dataset, self.key, table=self.table):
+                index = sign_batch(batch, self.config)
+                writer.write(index)
+                self.seen += ledger.by_source(batch)
+                progress.advance(len(batch), batch.column("text").nbytes)
+                yield index
+        self.shard = writer.shard
