@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,10 +82,24 @@ def candidates(signed: np.ndarray, counts: np.ndarray, one: Query, threshold: fl
     signed: uint32[n, permutations]. counts: distinct shingles; rows without any are left out. Returns bool[n]. An
     estimate is enough where it is at most four standard errors below the threshold.
     """
-    equal = signed == one.signature
-    band = equal.reshape(len(signed), one.minhash.bands, one.minhash.rows).all(axis=2).any(axis=1)
     least = threshold - _ERRORS * np.sqrt(threshold * (1 - threshold) / one.minhash.num_perm)
-    return (band | (equal.mean(axis=1) >= least)) & (counts > 0) & (one.shingles > 0)
+    needed = max(0, math.ceil(least * one.minhash.num_perm))
+    return _agree(signed, one.signature, one.minhash.rows, needed) & (counts > 0) & (one.shingles > 0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _agree(signed, signature, rows, needed):  # type: ignore[no-untyped-def]
+    found = np.zeros(signed.shape[0], np.bool_)
+    for i in range(signed.shape[0]):
+        equal = 0
+        for start in range(0, signature.shape[0], rows):
+            here = 0
+            for j in range(start, start + rows):
+                here += signed[i, j] == signature[j]
+            equal += here
+            found[i] |= here == rows
+        found[i] |= equal >= needed
+    return found
 
 
 @numba.njit(nogil=True, cache=True)
