@@ -291,10 +291,12 @@ def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardC
     return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
 
 
-def run(inputs: Sequence[str], decisions: str | None, output: str, config: ShardConfig, options: RunOptions) -> None:
+def run(
+    inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions
+) -> None:
     """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
     documents = Dataset.open(*inputs).require(DOCUMENTS)
-    decided = Dataset.open(decisions) if decisions else None
+    decided = Dataset.open(*decisions) if decisions else None
     if decided is not None:
         check_decisions(documents, decided)
     unknown = sorted(set(config.weights) - set(documents.books))
@@ -322,7 +324,7 @@ def run(inputs: Sequence[str], decisions: str | None, output: str, config: Shard
 
 
 def check_decisions(documents: Dataset, decided: Dataset) -> None:
-    """Raise SchemaError where the decisions were made about other documents."""
+    """Raise SchemaError where the decisions, all together, were not made about exactly these documents."""
     about = {sha256 for manifest in decided.manifests for sha256 in manifest.inputs}
     if set(documents.sha256s) < about:
         raise SchemaError(
@@ -347,7 +349,14 @@ duckdb (through pyarrow) read them as they are. `_meta/manifest.json` names ever
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--decisions", metavar="DIR", help="output of dedupe about these inputs")
+    parser.add_argument(
+        "--decisions",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="outputs of dedupe that together are about exactly these inputs",
+    )
 
 
 COMMAND = StageCommand(

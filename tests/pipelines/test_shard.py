@@ -250,6 +250,24 @@ def test_decisions_about_another_input_are_refused(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "d").exists()
 
 
+def test_decisions_of_two_runs_one_against_the_other_are_applied_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = texts(20)
+    old, new = ingested(tmp_path, [*made, made[0]], "old"), ingested(tmp_path, [made[1], "new words", made[2]], "new")
+    first, second = str(tmp_path / "d1"), str(tmp_path / "d2")
+    assert dedupe.main(["--input", str(old), "--output", first, *ONE]) == 0
+    assert dedupe.main(["--input", str(new), "--against", first, "--output", second, *ONE]) == 0
+    argv = ["--input", str(old), str(new), "--output", str(tmp_path / "d"), *SPLITS, *ONE, "--decisions"]
+    assert shard.main([*argv, second]) == 1 and "another version of the input" in capsys.readouterr().err
+    assert shard.main([*argv, first, second]) == 0
+    dataset = Dataset.open(str(tmp_path / "d"))
+    assert dataset.books == {
+        "new": Books(3, 1, {"exact_duplicate": 2}),
+        "old": Books(21, 20, {"exact_duplicate": 1}),
+    }
+
+
 def test_the_ledger_of_another_input_under_the_right_name_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
