@@ -4,9 +4,9 @@
 
 Runs `ingest` and `dedupe` on each corpus, once for each setting of the bands, and compares the output with all similar
 pairs, found by other code (judge.py). `recall` at a similarity t, and in brackets the number of records missed, are
-defined there (`judge.recall`); an asterisk marks a recall under the target, 0.98 at 0.8 and 0.999 at 0.9. Of the removals, `exact`
-are of equal content, `near` have an exact similarity, `estimated` one with an error bound (documents of more
-shingles than a sketch holds). `cpu s` is that of the whole process of `dedupe`, its 2 to 3 s of start-up included.
+defined there (`judge.recall`); an asterisk marks a recall under the target, 0.98 at 0.8 and 0.999 at 0.9. Of the
+removals, `exact` are of equal content, `near` have an exact similarity, `estimated` one with an error bound (documents
+of more shingles than a sketch holds). `cpu s` is that of the whole process of `dedupe`, start-up included.
 Ends with status 1 where a removal is wrong.
 """
 
