@@ -20,14 +20,15 @@ import numpy as np
 from pipelines.core.cli import guarded
 from pipelines.core.dataset import Dataset, expand
 from pipelines.core.shards import take_rows, write_bytes
-from pipelines.core.texts import document_sets, excerpt, texts
+from pipelines.core.texts import beside, document_sets, excerpt, texts
 from pipelines.duplicates_page import render
 from pipelines.lsh.survey import INDEX, Boilerplate, Facts, Survey, find, key_bytes, measure, survey
 
 Row = dict[str, Any]
 _BINS = 100  # of similarity, from 0 to 1
 _LOCATORS = 10  # of a cluster's kept records that are listed
-_ELSEWHERE = "(in no index read)"
+_ELSEWHERE = "(not found)"
+_NOT_HERE = -1
 _PAIR_COLUMNS = ("pair", "removed_source", "kept_source", "records", "exact", "near", "characters")
 _SOURCE_COLUMNS = ("source", "documents", "characters", "removed", "exact", "near", "removed_characters")
 
@@ -158,7 +159,10 @@ def cluster_rows(dedupe: Dataset, found: Survey, shown: Iterable[Facts], documen
 
 
 def _told(found: Survey, one: Facts) -> list[tuple[int, int]]:
-    """Members to quote, the kept one first, each with its position among the removals (-1 where it is kept)."""
+    """Members to quote, the kept one first, each with its position among the removals (-1 where it is kept).
+
+    For a kept record that this index does not hold: _NOT_HERE, and the position of a removal that names it.
+    """
     members, removals = found.members, found.removals
     gone = find(removals.id, members.id[one.members])
     rows = np.flatnonzero(gone >= 0)
@@ -168,14 +172,14 @@ def _told(found: Survey, one: Facts) -> list[tuple[int, int]]:
     favourite = keys[np.argmax(votes)]
     rows = rows[removals.kept_id[gone[rows]] == favourite]
     rows = rows[np.argsort(removals.similarity[gone[rows]], kind="stable")]  # members are sorted by id: ties are too
-    stays = np.flatnonzero(members.id[one.members] == favourite)  # none where another index holds it
-    quoted = [*stays.tolist(), *rows[[0, -1][: len(rows)]].tolist()]
-    return [(one.members.start + i, int(gone[i])) for i in quoted]
+    stays = np.flatnonzero(members.id[one.members] == favourite)
+    quoted = [(one.members.start + i, int(gone[i])) for i in [*stays, *rows[[0, -1][: len(rows)]]]]
+    return quoted if len(stays) else [(_NOT_HERE, int(gone[rows[0]])), *quoted]
 
 
 def _listed(one: Facts, examples: Sequence[tuple[int, int]]) -> np.ndarray:
     kept = np.arange(one.members.start, one.members.stop)[one.kept][:_LOCATORS]
-    return np.concatenate([kept, np.array([i for i, _ in examples], np.int64)])
+    return np.concatenate([kept, np.array([i for i, _ in examples if i != _NOT_HERE], np.int64)])
 
 
 def _read(
@@ -196,6 +200,16 @@ def _read(
 def _example(
     found: Survey, member: int, removal: int, locators: Mapping[int, str], content: Mapping[bytes, str]
 ) -> Row:
+    if member == _NOT_HERE:
+        source = found.removals.kept_source[removal]
+        return {
+            "id": key_bytes(found.removals.kept_id[removal]).hex(),
+            "source": _ELSEWHERE if source < 0 else found.names[source],
+            "locator": None,
+            "action": "kept",
+            "similarity": None,
+            "excerpt": None,
+        }
     record = key_bytes(found.members.id[member])
     text = content.get(record)
     return {
@@ -227,7 +241,7 @@ def write(
     root: str,
     output: str,
     documents: Sequence[str] | None = None,
-    against: Sequence[str] = (),
+    against: Sequence[str] | None = None,
     top: int = 20,
     rule: Boilerplate | None = None,
 ) -> Row:
@@ -235,10 +249,14 @@ def write(
 
     sizes.csv, similarities.csv, pairs.csv, sources.csv and totals.json are for `dvc plots` and `dvc metrics`;
     clusters.json and index.html show the `top` largest clusters and the `top` largest that are boilerplate. documents,
-    see `document_sets`; against: further outputs of dedupe whose records were kept (of earlier runs, of other sets).
+    see `document_sets`; against: what dedupe was run --against, without it those of them that lie beside `root`.
     """
     dedupe, rule = Dataset.open(root), rule or Boilerplate()
-    found = survey(dedupe, [Dataset.open(one) for one in expand(against)], top, rule.members)
+    if against is None:
+        others = beside(dedupe, set(dedupe.manifests[0].facts.get("against", ())))
+    else:
+        others = [Dataset.open(one) for one in expand(against)]
+    found = survey(dedupe, others, top, rule.members)
     config = dedupe.manifests[0].config
     facts = measure(dedupe, found, rule)
     largest, boilerplate = facts[:top], [one for one in facts if one.kind][:top]
@@ -305,9 +323,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--against",
         action="extend",
         nargs="+",
-        default=[],
         metavar="DIR_OR_GLOB",
-        help="further outputs of dedupe that hold kept records: those that dedupe itself was run --against",
+        help="what dedupe was run --against, to know the sources of records kept there (default: as for --documents)",
     )
     parser.add_argument("--top", type=_count, default=20, metavar="N", help="clusters to show (default: %(default)s)")
     parser.add_argument(

@@ -70,7 +70,8 @@ shingles, {{ row.core|percent }} of them in the core; {{ row.own|percent }} of t
 Cluster <code class="id">{{ row.cluster }}</code></p>
 {% for one in row.examples %}
 <p><span class="{{ one.action }}">{{ one.action }}</span>{% if one.similarity is not none %} at similarity
-{{ one.similarity|round4 }}{% endif %}: <bdi>{{ one.source }}</bdi>, <bdi class="id">{{ one.locator }}</bdi></p>
+{{ one.similarity|round4 }}{% endif %}: <bdi>{{ one.source }}</bdi>,
+<bdi class="id">{{ one.locator or one.id }}</bdi></p>
 {% if one.excerpt is not none %}
 <blockquote dir="auto" lang="{{ one.excerpt|language }}">{{ one.excerpt }}</blockquote>
 {% endif %}

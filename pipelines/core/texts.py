@@ -29,25 +29,26 @@ def document_sets(dataset: Dataset, given: Sequence[str] | None = None) -> list[
     if given is not None:
         opened = [Dataset.open(root).require(DOCUMENTS) for root in expand(given)]
         return [one for one in opened if set(one.sha256s) & wanted] or opened
-    found = []
-    for root in dict.fromkeys(_beside(dataset)):
-        try:
-            one = Dataset.open(root)
-        except SchemaError:  # of a newer format, or being written: none of the inputs that are wanted
-            continue
-        if set(one.sha256s) & wanted and one.has(DOCUMENTS):
-            found.append(one)
-    return found
+    return [one for one in beside(dataset, wanted) if one.has(DOCUMENTS)]
 
 
-def _beside(dataset: Dataset) -> list[str]:
-    found = []
-    for root in dataset.roots:
+def beside(dataset: Dataset, wanted: set[str]) -> list[Dataset]:
+    """Open the dataset directories beside `dataset`, or one level below that, whose manifest's sha256 is wanted."""
+    roots: set[str] = set()
+    for root in dataset.roots if wanted else ():
         above = root.rpartition("/")[0] or ("." if "/" not in root else "/")
         for pattern in ("*", "*/*"):
             paths = [path for path, _ in files.match(files.join(above, pattern, MANIFEST_PATH))]
-            found += [path[: -len(MANIFEST_PATH)].rstrip("/") for path in paths]
-    return sorted(found)
+            roots |= {path[: -len(MANIFEST_PATH)].rstrip("/") for path in paths}
+    found = []
+    for root in sorted(roots):
+        try:
+            one = Dataset.open(root)
+        except SchemaError:  # of a newer format, or being written: none of those that are wanted
+            continue
+        if set(one.sha256s) & wanted:
+            found.append(one)
+    return found
 
 
 def texts(documents: Sequence[Dataset], wanted: Mapping[str, Sequence[bytes]]) -> dict[bytes, str]:

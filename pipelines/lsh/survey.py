@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.core.dataset import LEDGER_TABLE, Dataset
+from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset
 from pipelines.core.identity import ID_BYTES, id_bytes
 from pipelines.core.shards import take_rows
 from schemas.ledger import REMOVED
@@ -155,9 +155,9 @@ class _Names:
 def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least: int = 8) -> Survey:
     """Read an output of dedupe: one pass over its ledger and clusters, and one over a few columns of its index.
 
-    others: further outputs of dedupe, whose index holds kept records too (see --against). top: so
-    many of the largest clusters are chosen, and all those of at least `least` members. In memory: about 100 bytes a
-    removed record, 50 a member of a cluster, 100 more a member of a chosen one. SchemaError where there is no index.
+    others: what dedupe was run --against: outputs of dedupe or documents that may hold the kept records. top: so many
+    of the largest clusters are chosen, and all those of at least `least` members. In memory: about 100 bytes a removed
+    record, 50 a member of a cluster, 100 more a member of a chosen one. SchemaError where there is no index.
     """
     dedupe.require(INDEX)
     names = _Names()
@@ -175,14 +175,16 @@ def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least
     for part in _index(dedupe, names):
         documents = _added(documents, np.bincount(part.source))
         characters = _added(characters, np.bincount(part.source, part.length).astype(np.int64))
-        _note(kept, kept_source, part)
+        _note(kept, kept_source, part.id, part.source)
         gone = find(removals.id, part.id)
         removals.length[gone[gone >= 0]] = part.length[gone >= 0]
         member = find(member_id, part.id)
         parts.append((cluster[member[member >= 0]], *(column[member >= 0] for column in part)))
     for other in others:
-        for part in _index(other.require(INDEX), names):
-            _note(kept, kept_source, part)
+        table = INDEX if other.has(INDEX) else DOCUMENTS
+        for key in other.require(table).keys(table):
+            for batch in other.batches(table, key, ["id", "source"]):
+                _note(kept, kept_source, id_keys(batch.column("id")), names.codes(batch.column("source")))
     columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0, np.int64)] * 8
     by_cluster = np.lexsort([columns[1], columns[0]])
     total = len(names.numbers)
@@ -228,9 +230,9 @@ def _index(dataset: Dataset, names: _Names) -> Iterator[_Part]:
             start += len(batch)
 
 
-def _note(kept: np.ndarray, kept_source: np.ndarray, part: _Part) -> None:
-    at = find(kept, part.id)
-    kept_source[at[at >= 0]] = part.source[at >= 0]
+def _note(kept: np.ndarray, kept_source: np.ndarray, keys: np.ndarray, source: np.ndarray) -> None:
+    at = find(kept, keys)
+    kept_source[at[at >= 0]] = source[at >= 0]
 
 
 def _added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
