@@ -143,7 +143,7 @@ def cluster_rows(dedupe: Dataset, found: Survey, shown: Iterable[Facts], documen
             {
                 "cluster": key_bytes(found.cluster_id[one.cluster]).hex(),
                 "size": int(found.size[one.cluster]),
-                "kept": len(kept),
+                "kept": int(found.size[one.cluster] - (~one.kept).sum()),  # also those of another index
                 "sources": {name: -n for n, name in counted},
                 "similarity": None if math.isnan(one.similarity[0]) else [round(s, 6) for s in one.similarity],
                 "median_characters": one.length,

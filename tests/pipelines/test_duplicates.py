@@ -120,7 +120,7 @@ def test_clusters_quote_the_kept_record_and_its_least_and_most_similar_copies(ro
         ("n2", "removed", 1.0, DOCUMENTS[1][3]),
     ]
     assert large["examples"][0]["id"] == record_id("news", "n1").hex()
-    assert (small["size"], small["kept"]) == (2, 0)
+    assert (small["size"], small["kept"], small["kept_locators"]) == (2, 1, [])
     gone, copy = small["examples"]
     assert (gone["id"], gone["source"], gone["locator"]) == (record_id("other", "gone").hex(), "(not found)", None)
     assert (copy["locator"], copy["similarity"]) == ("w3", 0.7)
