@@ -163,7 +163,8 @@ def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig) ->
 
 def _signing(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that an index depends on."""
-    return {"shingle_size": config["shingle_size"], **config["minhash"]}
+    minhash = config["minhash"]
+    return {"shingle_size": config["shingle_size"]} | {k: minhash[k] for k in ("bands", "rows", "seed", "sketch_size")}
 
 
 def check_removed(books: dict[str, Books], ceiling: float) -> None:

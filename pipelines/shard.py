@@ -291,9 +291,7 @@ def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardC
     return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
 
 
-def run(
-    inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions
-) -> None:
+def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
     """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
     documents = Dataset.open(*inputs).require(DOCUMENTS)
     decided = Dataset.open(*decisions) if decisions else None

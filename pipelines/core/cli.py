@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core import files
+from pipelines.core.allocator import keep_freed_memory
 from pipelines.core.config import corpora_of, describe, explain, load
 from pipelines.core.dataset import of_corpora
 from pipelines.core.logs import quiet
@@ -121,6 +122,7 @@ class StageCommand:
         return guarded(self.name, lambda: self._run(args, tuple(beam_args), body), debug=args.debug)
 
     def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
+        keep_freed_memory()
         config = load(self.config, self.name, args.config, args.set)
         options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run, getattr(args, "memory", 0))
         configure_filesystems(beam_args)

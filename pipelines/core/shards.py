@@ -32,11 +32,12 @@ class AtomicFile:
     """A file that appears under its name only when it is complete.
 
     Local: a temporary file in the same directory, fsync, rename, fsync of the directory. Elsewhere the object's own
-    key: an object store shows an object only when its upload is closed, and a retry writes the same bytes.
+    key: an object store shows an object only when its upload is closed, and a retry writes the same bytes. durable:
+    False for scratch files, which nobody misses after a crash: no fsync.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self._local = path, files.is_local(path)
+    def __init__(self, path: str, *, durable: bool = True) -> None:
+        self.path, self._local, self._durable = path, files.is_local(path), durable
         self._file: BinaryIO | Any
         if self._local:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +56,12 @@ class AtomicFile:
             self._file.close()
             return
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self.path)
-        fsync_directory(Path(self.path).parent)
+        if self._durable:
+            fsync_directory(Path(self.path).parent)
 
     def abort(self) -> None:
         """Drop what was written; no object appears."""
@@ -111,7 +114,8 @@ class ShardWriter:
     """Write one shard, in memory bounded by one batch.
 
     Every batch but the last has the same number of rows, so that row → (batch, offset) is a divmod: `rows_per_batch`,
-    or as many rows as first fill `batch_bytes`. Use it as a context manager; `shard` is its manifest line afterwards.
+    or as many rows as first fill `batch_bytes`. durable: see AtomicFile. Use it as a
+    context manager; `shard` is its manifest line afterwards.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class ShardWriter:
         batch_bytes: int = BATCH_BYTES,
         compression: str | None = None,
         text_column: str | None = None,
+        durable: bool = True,
     ) -> None:
         self.path, self.schema = path, schema
         self.rows = self.text_bytes = self.pending_bytes = self._pending_rows = 0
@@ -132,7 +137,7 @@ class ShardWriter:
         self._pending: list[pa.RecordBatch] = []
         self._text_column, self._first_id = text_column, None
         self._sha256, self._row_hash = hashlib.sha256(), RowHash(schema)
-        self._file = AtomicFile(files.join(root, path))
+        self._file = AtomicFile(files.join(root, path), durable=durable)
         try:
             self._stream = SealedStream(self._append, schema, compression)
         except BaseException:
@@ -290,8 +295,8 @@ def open_verified(path: str, shard: Shard) -> pa.ipc.RecordBatchFileReader:
     known = (local, shard.sha256, found.st_size, found.st_mtime_ns)
     reader = open_shard(path, shard.sha256)
     if known not in _verified:
-        with Path(local).open("rb") as source:
-            digest = _sha256(source)
+        with pa.memory_map(local) as source:  # the pages that the reader maps anyway
+            digest = hashlib.sha256(source.read_buffer()).hexdigest()
         rows = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
         if (digest, rows) != (shard.sha256, shard.rows):
             raise SchemaError(

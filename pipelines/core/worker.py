@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+from pipelines.core.allocator import keep_freed_memory
 from pipelines.core.logs import quiet
 from pipelines.core.runners import DRIVER, hide_credentials
 
@@ -33,6 +34,7 @@ def main() -> None:
 
     if os.environ.get(DRIVER, "").isdigit():
         threading.Thread(target=end_with, args=(int(os.environ[DRIVER]),), daemon=True).start()
+    keep_freed_memory()
     logging.getLogger().handlers.clear()  # made by Beam's import; logs go to the runner, not to this console
     quiet()
     hide_credentials(sdk_worker_main._parse_pipeline_options(os.environ.get("PIPELINE_OPTIONS")))

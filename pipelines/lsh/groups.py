@@ -21,7 +21,7 @@ def write_groups(nodes: np.ndarray, labels: np.ndarray, scratch: str, path: str)
     if not len(nodes):
         return []
     batch = pa.RecordBatch.from_arrays([pa.array(labels), pa.array(nodes)], schema=GROUP_SCHEMA)
-    write_shard(scratch, path, GROUP_SCHEMA, [batch])
+    write_shard(scratch, path, GROUP_SCHEMA, [batch], durable=False)
     borders = np.append(np.flatnonzero(labels[1:] != labels[:-1]) + 1, len(labels))
     spans, start = [], 0
     while start < len(labels):

@@ -131,7 +131,7 @@ def link_bucket(key: str, batches: Sequence[pa.RecordBatch], scratch: str, cap: 
     edges, sizes, smallest = star_edges(batches)
     path = f"edges/{key.replace('/', '-')}.arrow"
     if len(edges):
-        write_shard(scratch, path, EDGE_SCHEMA, [edges])
+        write_shard(scratch, path, EDGE_SCHEMA, [edges], durable=False)
     largest = np.lexsort([smallest, -sizes])[:_HOT]
     band = int(key.split("/")[1])
     hot = [[int(sizes[i]), band, int(smallest[i])] for i in largest if sizes[i] > cap]

@@ -15,27 +15,25 @@ from pipelines.core.shards import ShardWriter
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.nodes import INDEX
 from pipelines.text.dates import epoch_seconds
-from pipelines.text.minhash import signatures, sketches
-from pipelines.text.shingles import shingle_hashes
+from pipelines.text.minhash import sign
 from schemas.manifest import Shard
 from schemas.signature import signature_record
 
 
 def sign_batch(batch: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
     """Make the index rows of a batch of documents."""
-    texts, minhash = batch.column("text"), config.minhash
-    hashes, offsets = shingle_hashes(texts, config.shingle_size)
-    signed = signatures(hashes, offsets, minhash.num_perm, minhash.seed)
-    values, borders = sketches(hashes, offsets, minhash.sketch_size)
-    schema = signature_record(minhash.num_perm).schema
+    texts, schema = batch.column("text"), signature_record(config.minhash.num_perm).schema
+    signed = sign(texts, config.shingle_size, config.minhash)
     signature, sketch = schema.field("signature").type, schema.field("sketch").type
     columns = {
         **{name: batch.column(name) for name in ("id", "source", "locator", "content_hash")},
         "length": pc.utf8_length(texts).cast(pa.uint32()),
         "date": epoch_seconds(batch.column("metadata"), config.date_field),
-        "shingle_count": pa.array(np.diff(offsets).astype(np.uint32)),
-        "signature": pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), type=signature),
-        "sketch": pa.ListArray.from_arrays(pa.array(borders.astype(np.int32)), pa.array(values), type=sketch),
+        "shingle_count": pa.array(signed.counts),
+        "signature": pa.FixedSizeListArray.from_arrays(pa.array(signed.signatures.reshape(-1)), type=signature),
+        "sketch": pa.ListArray.from_arrays(
+            pa.array(signed.offsets.astype(np.int32)), pa.array(signed.values), type=sketch
+        ),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 

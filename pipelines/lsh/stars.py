@@ -102,7 +102,7 @@ def gather_partition(key: str, batches: Sequence[pa.RecordBatch], scratch: str, 
         return Report(key, facts={"spans": write_groups(members[order], labels[order], scratch, path)})
     left, right, changed = star_pass(kind, nodes, neighbours)
     if len(left):
-        write_shard(scratch, path, EDGE_SCHEMA, [edge_batch(left, right)])
+        write_shard(scratch, path, EDGE_SCHEMA, [edge_batch(left, right)], durable=False)
     facts = {"edges": path if len(left) else None, "count": len(left), "changed": changed}
     return Report(key, facts=facts)
 

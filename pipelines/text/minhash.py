@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
+import pyarrow as pa
 
-from pipelines.text.shingles import fmix64, sort_distinct
+from pipelines.text.shingles import check_size, fmix64, hash_tables, most_shingles, sort_distinct, text_hashes
+from pipelines.text.unicode import utf8
 
 EMPTY = 0xFFFFFFFF
 
@@ -21,11 +24,16 @@ EMPTY = 0xFFFFFFFF
 class MinHashConfig:
     """How near-duplicates are found: 14 bands of 8 rows find 92 % of the pairs at 0.8 (datatrove's defaults).
 
-    sketch_size: shingles of a document that verification compares; where both documents have no more, it is exact.
+    target: choose bands and rows so that the share `recall` of the pairs of this similarity is found, with at most
+    `most_permutations` of them (see `choose_bands`); bands and rows are then ignored. sketch_size: shingles of a
+    document that verification compares; where both documents have no more, it is exact.
     """
 
     bands: int = 14
     rows: int = 8
+    target: float | None = None
+    recall: float = 0.98
+    most_permutations: int = 128
     seed: int = 1
     sketch_size: int = 1024
 
@@ -35,6 +43,10 @@ class MinHashConfig:
             raise ValueError(f"bands, rows and sketch_size are at least 1; got {self}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is a number from 0 to 2^32 - 1; got {self.seed}")
+        if self.target is not None:
+            bands, rows = choose_bands(self.target, self.recall, self.most_permutations)
+            object.__setattr__(self, "bands", bands)
+            object.__setattr__(self, "rows", rows)
 
     @property
     def num_perm(self) -> int:
@@ -48,6 +60,27 @@ def s_curve(similarity: float, bands: int, rows: int) -> float:
     Source: Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4.2.
     """
     return 1.0 - (1.0 - similarity**rows) ** bands
+
+
+def choose_bands(target: float, recall: float, most: int) -> tuple[int, int]:
+    """Choose (bands, rows) of at most `most` permutations: of those that find the share `recall` of the pairs at
+    similarity `target`, the one that compares the fewest pairs below it, were all similarities as frequent.
+
+    ValueError where no setting reaches that.
+    """
+    if not (0 < target <= 1 and 0 < recall < 1):
+        raise ValueError(f"target and recall are above 0, target at most 1, recall below; got {target} and {recall}")
+    steps = np.linspace(0, target, 257)
+    best = None
+    for rows in range(1, most + 1):
+        for bands in range(1, most // rows + 1):
+            if s_curve(target, bands, rows) >= recall:
+                below = float(np.mean(1.0 - (1.0 - steps**rows) ** bands))
+                best = min(best or (below, bands * rows, bands, rows), (below, bands * rows, bands, rows))
+                break  # more bands of as many rows only compare more
+    if best is None:
+        raise ValueError(f"{most} permutations cannot find {recall:.2%} of the pairs at {target}; allow more")
+    return best[2], best[3]
 
 
 def permutations(num_perm: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +98,26 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, num_perm: int, seed: int
     """
     factors, increments = permutations(num_perm, seed)
     return _signatures(_uint32(hashes), _int64(offsets), factors, increments)
+
+
+class Signed(NamedTuple):
+    """signatures: uint32[n, num_perm]. counts: uint32[n], distinct shingles. sketches: values uint32, offsets int64."""
+
+    signatures: np.ndarray
+    counts: np.ndarray
+    values: np.ndarray
+    offsets: np.ndarray
+
+
+def sign(texts: pa.Array, shingle_size: int, config: MinHashConfig) -> Signed:
+    """Compute signatures and sketches of texts in one pass: those of `signatures` and `sketches` on `shingle_hashes`.
+
+    Raises ValueError where shingle_size < 1.
+    """
+    check_size(shingle_size)
+    data, offsets = utf8(texts)
+    drawn = permutations(config.num_perm, config.seed)
+    return Signed(*_sign(data, offsets, *hash_tables(), shingle_size, *drawn, config.sketch_size))
 
 
 def band_hashes(signatures: np.ndarray, bands: int, rows: int, first: int = 0, last: int | None = None) -> np.ndarray:
@@ -120,16 +173,51 @@ def mix32(x: np.uint32) -> np.uint32:
 
 
 @numba.njit(nogil=True, cache=True)
+def _minima(hashes: np.ndarray, factors: np.ndarray, increments: np.ndarray, row: np.ndarray) -> None:
+    n, perms = hashes.shape[0], factors.shape[0]
+    whole = n - n % 4
+    for p in range(0, whole, 4):  # four at a time: a value of the row is loaded and stored once for them
+        a, b = _fmix32(hashes[p]), _fmix32(hashes[p + 1])
+        c, d = _fmix32(hashes[p + 2]), _fmix32(hashes[p + 3])
+        for j in range(perms):  # the loop that the compiler vectorises
+            f, i = factors[j], increments[j]
+            ab = min(np.uint32(f * a + i), np.uint32(f * b + i))
+            cd = min(np.uint32(f * c + i), np.uint32(f * d + i))
+            row[j] = min(row[j], min(ab, cd))
+    for p in range(whole, n):
+        x = _fmix32(hashes[p])
+        for j in range(perms):
+            row[j] = min(row[j], np.uint32(factors[j] * x + increments[j]))
+
+
+@numba.njit(nogil=True, cache=True)
 def _signatures(hashes: np.ndarray, offsets: np.ndarray, factors: np.ndarray, increments: np.ndarray) -> np.ndarray:
-    sets, perms = offsets.shape[0] - 1, factors.shape[0]
-    out = np.full((sets, perms), np.uint32(EMPTY), np.uint32)
+    sets = offsets.shape[0] - 1
+    out = np.full((sets, factors.shape[0]), np.uint32(EMPTY), np.uint32)
     for i in range(sets):
-        row = out[i]
-        for p in range(offsets[i], offsets[i + 1]):
-            x = _fmix32(hashes[p])
-            for j in range(perms):  # the loop that the compiler vectorises
-                row[j] = min(row[j], np.uint32(factors[j] * x + increments[j]))
+        _minima(hashes[offsets[i] : offsets[i + 1]], factors, increments, out[i])
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _sign(data, offsets, info, fold, quick, size, factors, increments, k):  # type: ignore[no-untyped-def]
+    sets, longest = offsets.shape[0] - 1, most_shingles(offsets)
+    signed = np.full((sets, factors.shape[0]), np.uint32(EMPTY), np.uint32)
+    counts, ends = np.zeros(sets, np.uint32), np.zeros(sets + 1, np.int64)
+    bound = np.int64(0)
+    for i in range(sets):
+        bound += min((offsets[i + 1] - offsets[i]) // 2 + 1, k)
+    values = np.empty(bound, np.uint32)
+    hashes, scratch, ring = np.empty(longest, np.uint32), np.empty(longest, np.uint32), np.empty(size, np.uint64)
+    for i in range(sets):
+        used = text_hashes(data, offsets[i], offsets[i + 1], info, fold, quick, size, ring, hashes)
+        _minima(hashes[:used], factors, increments, signed[i])
+        for j in range(used):
+            hashes[j] = mix32(hashes[j])
+        counts[i] = sort_distinct(hashes[:used], scratch)
+        ends[i + 1] = ends[i] + min(np.int64(counts[i]), k)
+        values[ends[i] : ends[i + 1]] = hashes[: ends[i + 1] - ends[i]]
+    return signed, counts, values[: ends[sets]].copy(), ends
 
 
 @numba.njit(nogil=True, cache=True)

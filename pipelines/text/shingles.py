@@ -10,6 +10,9 @@ token.
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import pyarrow as pa
@@ -53,7 +56,7 @@ def shingles(text: str, size: int = SIZE) -> list[str]:
 
     A text of fewer tokens is one shingle of them all; a text without tokens has none. Raises ValueError where size < 1.
     """
-    _check_size(size)
+    check_size(size)
     words = tokens(text)
     return [" ".join(words[i : i + size]) for i in range(max(len(words) - size + 1, 1))] if words else []
 
@@ -78,13 +81,14 @@ def shingle_hashes(texts: pa.Array, size: int = SIZE) -> tuple[np.ndarray, np.nd
     Returns (hashes uint32, offsets int64 of length len + 1): the distinct hashes of text i, ascending, are
     hashes[offsets[i]:offsets[i + 1]]. Raises ValueError where size < 1.
     """
-    _check_size(size)
+    check_size(size)
     data, offsets = utf8(texts)
-    hashes, ends = _shingle_hashes(data, offsets, tables().info, tables().fold, size)
+    hashes, ends = _shingle_hashes(data, offsets, *hash_tables(), size)
     return hashes[: ends[-1]].copy(), ends
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """Raise ValueError where a shingle would have no token."""
     if size < 1:
         raise ValueError(f"a shingle has at least one token; got size={size}")
 
@@ -105,14 +109,17 @@ def fmix64(x: np.uint64) -> np.uint64:
 
 @numba.njit(nogil=True, cache=True)
 def sort_distinct(values: np.ndarray, scratch: np.ndarray) -> int:
-    """Sort uint32 values in place, move the distinct ones to the front, and count them.
+    """Sort uint32 hashes in place, move the distinct ones to the front, and count them.
 
-    scratch: uint32, at least as long as values.
+    scratch: uint32, at least as long as values. Quick where the values are spread evenly, as hashes are, and right
+    for all others.
     """
     n = values.shape[0]
     if n < 2:
         return n
-    if n <= 48:  # where the fixed cost of four radix passes is more than an insertion sort
+    if n <= 1 << 16:
+        if n > 48:
+            _near_places(values, scratch)
         for i in range(1, n):
             value, j = values[i], i
             while j > 0 and values[j - 1] > value:
@@ -127,6 +134,25 @@ def sort_distinct(values: np.ndarray, scratch: np.ndarray) -> int:
             values[count] = values[i]
             count += 1
     return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _near_places(values: np.ndarray, scratch: np.ndarray) -> None:
+    """Put values into the order of their upper bits, about two to a bucket; an insertion sort has little left to do."""
+    n, bits = values.shape[0], 4
+    while bits < 12 and (1 << (bits + 1)) < n:
+        bits += 1
+    shift = np.uint32(32 - bits)
+    starts = np.zeros((1 << bits) + 1, np.int32)
+    for i in range(n):
+        starts[(values[i] >> shift) + 1] += 1
+    for bucket in range(1 << bits):
+        starts[bucket + 1] += starts[bucket]
+    for i in range(n):
+        bucket = values[i] >> shift
+        scratch[starts[bucket]] = values[i]
+        starts[bucket] += 1
+    values[:] = scratch[:n]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -152,63 +178,111 @@ def _radix_sort(values: np.ndarray, scratch: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _push(token: np.uint64, count: int, total: np.uint64, ring: np.ndarray, oldest: np.uint64) -> np.uint64:
-    """Add a token to the polynomial over the last len(ring) tokens and drop the one that leaves it."""
-    slot = count % ring.shape[0]
-    total = total * np.uint64(_TOKEN) + token - ring[slot] * oldest
-    ring[slot] = token
-    return total
+def _close(token, count, slot, used, total, ring, oldest, size, out):  # type: ignore[no-untyped-def]
+    """Add a finished token to the polynomial over the last `size` ones, dropping the one that leaves it; hash them."""
+    mixed = fmix64(token)
+    total = total * np.uint64(_TOKEN) + mixed - ring[slot] * oldest
+    ring[slot] = mixed
+    slot = slot + 1 if slot + 1 < size else 0
+    count += 1
+    if count >= size:
+        out[used] = np.uint32(fmix64(total) >> np.uint64(32))
+        used += 1
+    return count, slot, used, total
+
+
+class HashTables(NamedTuple):
+    """What a kernel needs to hash shingles. ascii: uint64[256], what a letter or digit below 128 folds to, else 0."""
+
+    info: np.ndarray
+    fold: np.ndarray
+    ascii: np.ndarray
+
+
+@functools.cache
+def hash_tables() -> HashTables:
+    """Make the tables, read-only."""
+    info, fold = tables().info, tables().fold
+    quick = np.zeros(256, np.uint64)
+    part = np.isin(info[:128] & 15, (int(_LETTER), int(_DIGIT)))
+    quick[:128][part] = fold[:128][part]
+    quick.flags.writeable = False
+    return HashTables(info, fold, quick)
 
 
 @numba.njit(nogil=True, cache=True)
-def _shingle_hashes(
-    data: np.ndarray, offsets: np.ndarray, info: np.ndarray, fold: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = offsets.shape[0] - 1
-    # a token takes two bytes (ASCII: itself and what ends it) or more; the last one may end with the text
-    bound, longest = np.int64(0), np.int64(0)
-    for row in range(rows):
-        length = (offsets[row + 1] - offsets[row]) // 2 + 1
-        bound += length
-        longest = max(longest, length)
-    hashes, scratch = np.empty(bound, np.uint32), np.empty(longest, np.uint32)
-    ends = np.zeros(rows + 1, np.int64)
-    ring = np.zeros(size, np.uint64)
+def most_shingles(offsets: np.ndarray) -> np.int64:
+    """The most shingles that any text can have: a token takes two bytes (ASCII: itself and what ends it) or more."""
+    longest = np.int64(0)
+    for row in range(offsets.shape[0] - 1):
+        longest = max(longest, (offsets[row + 1] - offsets[row]) // 2 + 1)  # the last one may end with the text
+    return longest
+
+
+@numba.njit(nogil=True, cache=True)
+def text_hashes(data, at, end, info, fold, quick, size, ring, out):  # type: ignore[no-untyped-def]
+    """Hash the shingles of the text data[at:end] into `out`, repeats included, and count them.
+
+    info, fold, quick: see HashTables. ring: uint64[size], scratch. out: uint32, see `most_shingles`.
+    """
     oldest = np.uint64(1)  # _TOKEN ** size
-    for _ in range(size):
+    for i in range(size):
         oldest *= np.uint64(_TOKEN)
-    used = np.int64(0)
-    for row in range(rows):
-        at, end, first = offsets[row], offsets[row + 1], used
-        ring[:] = np.uint64(0)
-        total, token, count, state = np.uint64(0), np.uint64(0), 0, _NO_TOKEN
-        while at <= end:
-            kind, folded = np.uint16(0), np.uint64(0)  # past the end: a separator that closes the last token
-            if at < end:
-                code, width = decode(data, at, end)
-                kind, folded = info[code] & np.uint16(15), np.uint64(fold[code])
-                at += width
-                if kind == _FORMAT:
-                    continue
-            else:
-                at += 1
-            part = (kind == _LETTER) | (kind == _DIGIT)
-            if (state == _WORD and part) or (state != _NO_TOKEN and kind == _MARK):
-                token = (token ^ folded) * np.uint64(_CHARACTER)
+        ring[i] = np.uint64(0)
+    total, token, count, slot, used, state = np.uint64(0), np.uint64(0), 0, 0, 0, _NO_TOKEN
+    while at < end:
+        byte = data[at]
+        letter = quick[byte]
+        if byte < 128:  # most bytes of most texts; no mark, format character or single letter is among them
+            at += 1
+            if letter == 0:
+                if state != _NO_TOKEN:
+                    count, slot, used, total = _close(token, count, slot, used, total, ring, oldest, size, out)
+                    state = _NO_TOKEN
                 continue
-            if state != _NO_TOKEN:
-                total = _push(fmix64(token), count, total, ring, oldest)
-                count += 1
-                if count >= size:
-                    hashes[used] = np.uint32(fmix64(total) >> np.uint64(32))
-                    used += 1
-            state = _NO_TOKEN
-            if part or kind == _CHARACTER_CLASS:
-                state = _WORD if part else _SINGLE
-                token = (np.uint64(_SEED) ^ folded) * np.uint64(_CHARACTER)
-        if 0 < count < size:
-            hashes[used] = np.uint32(fmix64(total) >> np.uint64(32))
-            used += 1
-        used = first + sort_distinct(hashes[first:used], scratch)
-        ends[row + 1] = used
+            if state != _WORD:
+                if state == _SINGLE:
+                    count, slot, used, total = _close(token, count, slot, used, total, ring, oldest, size, out)
+                token, state = np.uint64(_SEED), _WORD
+            token = (token ^ letter) * np.uint64(_CHARACTER)
+            while at < end:
+                letter = quick[data[at]]
+                if letter == 0:
+                    break
+                token = (token ^ letter) * np.uint64(_CHARACTER)
+                at += 1
+            continue
+        code, width = decode(data, at, end)
+        kind, folded = info[code] & np.uint16(15), np.uint64(fold[code])
+        at += width
+        if kind == _FORMAT:
+            continue
+        part = (kind == _LETTER) | (kind == _DIGIT)
+        if (state == _WORD and part) or (state != _NO_TOKEN and kind == _MARK):
+            token = (token ^ folded) * np.uint64(_CHARACTER)
+            continue
+        if state != _NO_TOKEN:
+            count, slot, used, total = _close(token, count, slot, used, total, ring, oldest, size, out)
+        state = _NO_TOKEN
+        if part or kind == _CHARACTER_CLASS:
+            state = _WORD if part else _SINGLE
+            token = (np.uint64(_SEED) ^ folded) * np.uint64(_CHARACTER)
+    if state != _NO_TOKEN:
+        count, slot, used, total = _close(token, count, slot, used, total, ring, oldest, size, out)
+    if 0 < count < size:
+        out[used] = np.uint32(fmix64(total) >> np.uint64(32))
+        used += 1
+    return used
+
+
+@numba.njit(nogil=True, cache=True)
+def _shingle_hashes(data, offsets, info, fold, quick, size):  # type: ignore[no-untyped-def]
+    rows = offsets.shape[0] - 1
+    hashes = np.empty((offsets[rows] - offsets[0]) // 2 + rows, np.uint32)
+    scratch, ring = np.empty(most_shingles(offsets), np.uint32), np.empty(size, np.uint64)
+    ends = np.zeros(rows + 1, np.int64)
+    for row in range(rows):
+        first = ends[row]
+        used = text_hashes(data, offsets[row], offsets[row + 1], info, fold, quick, size, ring, hashes[first:])
+        ends[row + 1] = first + sort_distinct(hashes[first : first + used], scratch)
     return hashes, ends

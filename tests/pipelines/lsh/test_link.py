@@ -19,7 +19,7 @@ from schemas.document import DOCUMENT
 CONFIG = DedupeConfig()
 
 
-@given(st.integers(1, 10**9), st.integers(1000, 10**10), st.booleans())
+@given(st.integers(1, 10**7), st.integers(10**6, 10**10), st.booleans())
 def test_rounds_take_every_unit_once_and_fit_the_memory(documents: int, memory: int, near: bool) -> None:
     rounds = plan_rounds(documents, DedupeConfig(near=near), memory)
     bands = 15 if near else 1

@@ -63,7 +63,7 @@ def stage(tmp_path: Path) -> StageRun:
     return StageRun("test", Output(str(tmp_path / "out")), None, RunOptions(mode="inline"))
 
 
-@pytest.mark.parametrize("memory", [0, 40_000])
+@pytest.mark.parametrize("memory", [0, 90_000])
 def test_pipelines_write_the_groups_of_the_components_in_memory(stage: StageRun, memory: int) -> None:
     rng = np.random.default_rng(1)
     left, right = rng.integers(0, 3000, (2, 2200))

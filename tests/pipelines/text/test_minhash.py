@@ -13,10 +13,12 @@ from pipelines.text.minhash import (
     EMPTY,
     MinHashConfig,
     band_hashes,
+    choose_bands,
     jaccard,
     mix32,
     permutations,
     s_curve,
+    sign,
     signatures,
     sketches,
 )
@@ -167,6 +169,40 @@ def test_s_curve_of_the_default_bands() -> None:
     assert config.num_perm == 112
     found = [s_curve(similarity, config.bands, config.rows) for similarity in (0.0, 0.7, 0.8, 0.9, 1.0)]
     assert found == pytest.approx([0, 0.5645, 0.9235, 0.9996, 1], abs=1e-4)
+
+
+def test_bands_are_chosen_for_a_target() -> None:
+    assert choose_bands(0.8, 0.98, 128) == (17, 7) and s_curve(0.8, 17, 7) > 0.98 > s_curve(0.8, 16, 7)
+    assert choose_bands(0.8, 0.9, 112) == (14, 8)
+    chosen = MinHashConfig(target=0.8)
+    assert (chosen.bands, chosen.rows, chosen.num_perm) == (17, 7, 119)
+    assert s_curve(0.8, 16, 8) < 0.98, "eight rows would need more permutations than allowed"
+    with pytest.raises(ValueError, match=r"4 permutations cannot find 99.00% of the pairs at 0.3; allow more"):
+        choose_bands(0.3, 0.99, 4)
+    with pytest.raises(ValueError, match="target and recall"):
+        MinHashConfig(target=1.5)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+@given(texts=st.lists(st.text(max_size=60), max_size=6), k=st.sampled_from([1, 3, 1024]))
+def test_signing_texts_equals_its_parts(size: int, texts: list[str], k: int) -> None:
+    config = MinHashConfig(bands=3, rows=4, sketch_size=k)
+    signed = sign(pa.array(texts, pa.string()), size, config)
+    hashes, offsets = shingle_hashes(pa.array(texts, pa.string()), size)
+    values, borders = sketches(hashes, offsets, k)
+    assert np.array_equal(signed.signatures, signatures(hashes, offsets, 12))
+    assert np.array_equal(signed.counts, np.diff(offsets))
+    assert np.array_equal(signed.values, values) and np.array_equal(signed.offsets, borders)
+
+
+@pytest.mark.parametrize("corpus", ["wikipedia_en", "wikipedia_zh", "documentation_versions", "poetry_zh"])
+def test_signing_real_texts_equals_its_parts(corpus: str, real_texts: Callable[[str, int], list[str]]) -> None:
+    texts = pa.array(real_texts(corpus, 300_000))
+    config = MinHashConfig()
+    signed = sign(texts, 5, config)
+    hashes, offsets = shingle_hashes(texts)
+    assert np.array_equal(signed.signatures, signatures(hashes, offsets, config.num_perm))
+    assert np.array_equal(signed.values, sketches(hashes, offsets, config.sketch_size)[0])
 
 
 def test_bands_catch_pairs_as_often_as_the_s_curve_says() -> None:

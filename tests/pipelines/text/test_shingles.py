@@ -94,6 +94,15 @@ def test_sorting_equals_numpy(values: list[int]) -> None:
     assert array[:count].tolist() == np.unique(np.array(values, np.uint32)).tolist()
 
 
+@pytest.mark.parametrize("count", [49, 1000, 1 << 16, (1 << 16) + 1, 200_000])
+@pytest.mark.parametrize("most", [3, 1 << 20, 1 << 32])
+def test_sorting_of_many_values_equals_numpy_whatever_their_spread(count: int, most: int) -> None:
+    values = np.random.default_rng(count).integers(0, most, count if most > 3 else 5000, dtype=np.uint32)
+    expected = np.unique(values)
+    assert sort_distinct(values, np.empty_like(values)) == len(expected)
+    assert np.array_equal(values[: len(expected)], expected)
+
+
 def test_every_bit_of_the_hash_depends_on_every_part_of_a_shingle() -> None:
     """Avalanche: one changed character, in any token, flips each of the 32 bits about half of the time."""
     flips = np.zeros((5, 32))
