@@ -83,6 +83,20 @@ class RunOptions:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class SharedViews(PipelineOptions):
+    """Beam's options, each view made once: Beam asks for one at every transform, and builds a parser every time.
+
+    All views of an object share its values, so that a kept one shows what another has set.
+    """
+
+    def view_as(self, cls: Any) -> Any:
+        """The options as an instance of `cls`."""
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 def pipeline_options(options: RunOptions) -> PipelineOptions:
     """Make Beam's options; unknown ones are an error here, where Beam would drop them without a word."""
     check_beam_args(options.beam_args)
@@ -95,7 +109,7 @@ def pipeline_options(options: RunOptions) -> PipelineOptions:
         args += [f"--direct_num_workers={count}", "--direct_running_mode=in_memory"]
     else:
         args += [f"--runner={on_dask.DASK_RUNNER if options.runner == 'DaskRunner' else options.runner}"]
-    return PipelineOptions(args)
+    return SharedViews(args)
 
 
 def _template_location(options: RunOptions) -> str | None:

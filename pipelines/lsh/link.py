@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.core import files, ledger
-from pipelines.core.dataset import Dataset
+from pipelines.core.dataset import Dataset, shard_key
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, write_shard
@@ -154,9 +154,11 @@ def build_sign(
     config: DedupeConfig,
 ) -> beam.PCollection:
     """Build the pipeline that writes the index of a dataset's shards, and links the first round."""
+    size = {shard_key(shard.path): shard.text_bytes for shard in dataset.of(table)}
+    largest_first = sorted(tasks, key=lambda task: (-size[task[1].key], task[0]))  # so that workers end together
     return (
         pipeline
-        | "Shards" >> beam.Create(list(tasks))
+        | "Shards" >> beam.Create(largest_first)
         | "Sign" >> beam.FlatMap(sign_shard, dataset, table, this, config).with_output_types(Keyed)
         | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
     )
