@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -24,7 +25,8 @@ _LEFTOVER_SECONDS = 10.0
 class Measured:
     """A finished run: seconds of wall and CPU time, peak bytes resident in all processes together.
 
-    timed_out: it was killed, so the numbers are lower bounds. output: the end of what it printed.
+    anonymous: peak of what of that is no mapped file, whose pages the system may drop at any time. timed_out: it was
+    killed, so the numbers are lower bounds. output: the end of what it printed.
     """
 
     wall: float
@@ -32,6 +34,7 @@ class Measured:
     resident: int
     timed_out: bool = False
     output: str = ""
+    anonymous: int = 0
 
 
 class CommandError(Exception):
@@ -54,12 +57,15 @@ def _adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def _resident() -> int:
-    total = 0
+def _memory() -> tuple[int, int]:
+    """Resident bytes of all descendants, and those of them that are no mapped file."""
+    resident = mapped = 0
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            lines = (line.split() for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            found = {words[0]: int(words[1]) << 10 for words in lines if words[0] in ("VmRSS:", "RssFile:")}
+            resident, mapped = resident + found.get("VmRSS:", 0), mapped + found.get("RssFile:", 0)
+    return resident, resident - mapped
 
 
 def _end_session(session: int) -> None:
@@ -92,7 +98,7 @@ def measure(
     Raises CommandError where the command fails.
     """
     _adopt_orphans()
-    before, peak, late = _cpu(), 0, False
+    before, peak, anonymous, late = _cpu(), 0, 0, False
     with tempfile.TemporaryFile() as output:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -108,7 +114,8 @@ def measure(
         poller.register(handle, select.POLLIN)
         try:
             while not poller.poll(100):
-                peak = max(peak, _resident())
+                now = _memory()
+                peak, anonymous = max(peak, now[0]), max(anonymous, now[1])
                 late = timeout is not None and time.monotonic() - start > timeout
                 if late:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -126,4 +133,4 @@ def measure(
         tail = output.read().decode(errors="replace")
     if code and not late:
         raise CommandError(f"{' '.join(command)} ended with {code}:\n{tail}")
-    return Measured(wall, _cpu() - before, peak, late, tail)
+    return Measured(wall, _cpu() - before, peak, late, tail, anonymous)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.core import files, ledger
 from pipelines.core.dataset import LEDGER_TABLE, Dataset, shard_path, sorted_by_id, surviving_batches, survivors
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes
-from pipelines.core.shards import read_table, write_shard
+from pipelines.core.shards import read_table, take_rows, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads, gather_signed
@@ -29,13 +30,24 @@ from pipelines.lsh.survivors import (
     spread,
 )
 from pipelines.text.minhash import band_hashes
-from schemas.document import DOCUMENT
+from schemas.document import DOCUMENT, ID
 from schemas.ledger import REMOVED
 from schemas.signature import CLUSTER
 
 CLUSTERS, SURVIVING = "clusters", "surviving"
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 _STAGE = "dedupe"
+VERDICT_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), False),
+        pa.field("kept_id", ID),  # null: it is kept
+        pa.field("exact", pa.bool_(), False),
+        pa.field("similarity", pa.float64(), False),
+        pa.field("similarity_error", pa.float64(), False),
+        pa.field("cluster_id", ID, False),
+        pa.field("cluster_size", pa.uint32(), False),
+    ]
+)
 
 
 class Target(NamedTuple):
@@ -73,79 +85,90 @@ def verify_nodes(
     return nodes, heads, spread(verdicts, unique, first, fixed, within=config.within)
 
 
-def ledger_rows(heads: pa.RecordBatch, verdicts: Verdicts, config: DedupeConfig) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Make the ledger rows of the removed candidates, and their positions among the index heads."""
-    gone = np.flatnonzero(verdicts.kept >= 0)
-    rows = heads.take(pa.array(gone))
-    columns = {
-        **{name: rows.column(name) for name in ("id", "source", "locator")},
-        "stage": _STAGE,
-        "action": REMOVED,
-        "reason": pa.array(np.where(verdicts.exact[gone], EXACT, NEAR)),
-        "score": verdicts.similarity[gone],
-        "threshold": pa.array(np.where(verdicts.exact[gone], 1.0, config.threshold)),
-        "kept_id": heads.column("id").take(pa.array(verdicts.kept[gone])),
-        "similarity": verdicts.similarity[gone],
-        "similarity_error": verdicts.error[gone],
-    }
-    return ledger.rows(columns, len(gone)), gone
-
-
-def cluster_rows(heads: pa.RecordBatch, verdicts: Verdicts) -> tuple[pa.RecordBatch, np.ndarray]:
-    """Make the cluster rows of candidates that have a verified duplicate, and their positions among the index heads.
-
-    Documents of an earlier run count as members, but have no row here.
-    """
+def verdict_rows(nodes: np.ndarray, heads: pa.RecordBatch, verdicts: Verdicts, numbering: Nodes) -> Iterator[Keyed]:
+    """Yield, for each shard of this run, what was decided about its rows: those removed, and those of a cluster."""
     roots, inverse, sizes = np.unique(verdicts.cluster, return_inverse=True, return_counts=True)
-    ids = id_bytes(heads.column("id"))
-    words = np.ascontiguousarray(ids).view(">u8").reshape(-1, 2)
+    words = np.ascontiguousarray(id_bytes(heads.column("id"))).view(">u8").reshape(-1, 2)
     by_id = np.lexsort([words[:, 1], words[:, 0], inverse])
     smallest = by_id[np.searchsorted(inverse[by_id], np.arange(len(roots)))]
     own = ~heads.column("fixed").to_numpy(zero_copy_only=False)
-    members = np.flatnonzero((sizes[inverse] > 1) & own)
+    told = np.flatnonzero((sizes[inverse] > 1) & own)  # whoever is removed is in the cluster of its twin
+    ids, kept = heads.column("id"), verdicts.kept[told]
     columns = [
-        heads.column("id").take(pa.array(members)),
-        heads.column("id").take(pa.array(smallest[inverse[members]])),
-        pa.array(sizes[inverse[members]].astype(np.uint32)),
+        ids.take(pa.array(kept, mask=kept < 0)),
+        pa.array(verdicts.exact[told]),
+        pa.array(verdicts.similarity[told]),
+        pa.array(verdicts.error[told]),
+        ids.take(pa.array(smallest[inverse[told]])),
+        pa.array(sizes[inverse[told]].astype(np.uint32)),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=CLUSTER.schema), members
+    for shard, positions, rows in numbering.by_shard(nodes[told]):
+        part = [pa.array(rows), *(column.take(pa.array(positions)) for column in columns)]
+        yield batch_element(f"verdicts/{shard.key}", pa.RecordBatch.from_arrays(part, schema=VERDICT_SCHEMA))
 
 
 def verify_task(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Iterator[Keyed]:
-    """Decide on the components of some rows of a groups file; yield ledger and cluster rows by shard, and a report."""
+    """Decide on the components of some rows of a groups file; yield verdicts by shard, and a report."""
     path, first, last = span
     groups = read_table(files.join(scratch, path)).slice(first, last - first)
     nodes, heads, verdicts = verify_nodes(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
-    for table, (rows, where) in (
-        (LEDGER_TABLE, ledger_rows(heads, verdicts, config)),
-        (CLUSTERS, cluster_rows(heads, verdicts)),
-    ):
-        for shard, positions, _ in numbering.by_shard(nodes[where]):
-            yield batch_element(f"{table}/{shard.key}", rows.take(pa.array(positions)))
+    yield from verdict_rows(nodes, heads, verdicts, numbering)
     yield report_element(Report(f"verify-{path}-{first:012d}", facts={"capped_comparisons": int(verdicts.capped)}))
 
 
-def write_decisions(key: str, batches: Sequence[pa.RecordBatch], target: Target, config: DedupeConfig) -> Report:
-    """Write what was decided about one shard: its ledger and, where asked for, its surviving records; or its clusters.
+def decision_tables(
+    verdicts: pa.RecordBatch, heads: pa.RecordBatch, config: DedupeConfig
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Make the ledger rows and the cluster rows of one shard, sorted by id, from its verdicts and their index rows."""
+    clusters = pa.RecordBatch.from_arrays(
+        [heads.column("id"), verdicts.column("cluster_id"), verdicts.column("cluster_size")], schema=CLUSTER.schema
+    )
+    gone = verdicts.column("kept_id").is_valid()
+    rows, of = verdicts.filter(gone), heads.filter(gone)
+    exact, similarity = rows.column("exact"), rows.column("similarity")
+    columns = {
+        **{name: of.column(name) for name in ("id", "source", "locator")},
+        "stage": _STAGE,
+        "action": REMOVED,
+        "reason": pc.if_else(exact, EXACT, NEAR),
+        "score": similarity,
+        "threshold": pc.if_else(exact, 1.0, config.threshold),
+        "kept_id": rows.column("kept_id"),
+        "similarity": similarity,
+        "similarity_error": rows.column("similarity_error"),
+    }
+    return sorted_by_id([ledger.rows(columns, len(rows))]), sorted_by_id([clusters])
 
-    A ledger group also holds one batch without rows, so that a shard that loses nothing is materialized too.
+
+def write_decisions(
+    key: str, batches: Sequence[pa.RecordBatch], numbering: Nodes, target: Target, config: DedupeConfig
+) -> Report:
+    """Write what was decided about one shard: ledger, clusters and, where asked for, its surviving records.
+
+    Sources and locators are read again from the index, so that no text of a record crosses the shuffle.
     """
-    table, shard = key.split("/", 1)
+    name = key.split("/", 1)[1]
+    verdicts = pa.concat_batches(batches)
+    (shard,) = (one for one in numbering.shards if one.key == name and not one.fixed)
+    heads = take_rows(shard.open(), verdicts.column("row").to_numpy(), ["id", "source", "locator"])
+    gone, clusters = decision_tables(verdicts, heads, config)
     options = {"compression": config.compression}
-    rows = sorted_by_id(batches)
-    written = [write_shard(target.root, shard_path(table, shard), rows.schema, [rows], **options)] if len(rows) else []
-    if table == CLUSTERS:
-        return Report(key, tuple(written))
+    written = [
+        write_shard(target.root, shard_path(table, name), rows.schema, [rows], **options)
+        for table, rows in ((LEDGER_TABLE, gone), (CLUSTERS, clusters))
+        if len(rows)
+    ]
     if target.materialize:
-        gone = rows.column("id")
-        kept = (survivors(b, gone) for b in surviving_batches(target.dataset, shard, table=target.table))
-        path = shard_path(SURVIVING, shard)
+        ids = gone.column("id")
+        kept = (survivors(b, ids) for b in surviving_batches(target.dataset, name, table=target.table))
+        path = shard_path(SURVIVING, name)
         written.append(write_shard(target.root, path, DOCUMENT.schema, kept, text_column="text", **options))
-    return Report(key, tuple(written), ledger.count({}, [rows]))
+    return Report(key, tuple(written), ledger.count({}, [gone]))
 
 
-def _empty_ledger(key: str) -> Keyed:
-    return batch_element(f"{LEDGER_TABLE}/{key}", ledger.rows({}, 0))
+def _no_verdicts(key: str) -> Keyed:
+    nothing = pa.RecordBatch.from_arrays([pa.array([], f.type) for f in VERDICT_SCHEMA], schema=VERDICT_SCHEMA)
+    return batch_element(f"verdicts/{key}", nothing)
 
 
 def build_verify(
@@ -159,6 +182,6 @@ def build_verify(
     )
     if target.materialize:
         keys = pipeline | "Keys" >> beam.Create(target.dataset.keys(target.table))
-        every = keys | "EveryShard" >> beam.Map(_empty_ledger).with_output_types(Keyed)
+        every = keys | "EveryShard" >> beam.Map(_no_verdicts).with_output_types(Keyed)
         verdicts = (verdicts, every) | "Flatten" >> beam.Flatten()
-    return verdicts | "Write" >> GroupBatches(write_decisions, (target, config))
+    return verdicts | "Write" >> GroupBatches(write_decisions, (numbering, target, config))
