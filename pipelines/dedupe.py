@@ -13,7 +13,6 @@ numbers and ledger rows cross a shuffle. Documents that --against names are comp
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +33,7 @@ from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
 from pipelines.lsh.groups import Span, write_groups
 from pipelines.lsh.link import Round, bucket_hashes, build_link, build_sign, edge_batches, plan_rounds
-from pipelines.lsh.nodes import INDEX, IndexShard, Nodes, Task, shards_to_sign, stored_shards
+from pipelines.lsh.nodes import INDEX, IndexShard, Nodes, shards_to_sign, stored_shards
 from pipelines.lsh.probe import Probe, ProbeWriter
 from pipelines.lsh.stars import Stars
 from pipelines.lsh.verify import SURVIVING, Target, build_verify
@@ -81,12 +80,14 @@ class Run:
         return reports
 
     def _sign(self, first: Round | None) -> list[Report]:
-        reports, tasks = [], iter(self.nodes.tasks())  # the shards to sign come first, in the same order
-        for number, (dataset, shards) in enumerate(self.signed):
-            numbered = list(itertools.islice(tasks, len(shards)))
+        reports: list[Report] = []
+        start = 0
+        for number, (dataset, shards) in enumerate(self.signed):  # their shards come first, in the same order
+            numbers = range(start, start := start + len(shards))
 
-            def build(pipeline: Any, dataset: Dataset = dataset, numbered: list[Task] = numbered) -> Any:
-                return build_sign(pipeline, numbered, dataset, DOCUMENTS, first, self.scratch, self.config)
+            def build(pipeline: Any, dataset: Dataset = dataset, numbers: range = numbers) -> Any:
+                args = (numbers, self.nodes, dataset, DOCUMENTS, first, self.scratch, self.config)
+                return build_sign(pipeline, *args)
 
             label = f"sign-against-{number}" if number else "sign"
             reports += self.stage.pipeline(label, build, dataset.content_bytes())

@@ -23,7 +23,7 @@ from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, cut_by_range, star_edges
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.nodes import Nodes, Task
+from pipelines.lsh.nodes import Nodes
 from pipelines.lsh.probe import Probe
 from pipelines.lsh.sign import ShardSigner
 from pipelines.text.minhash import band_hashes
@@ -104,9 +104,11 @@ def bucket_elements(
                 yield batch_element(f"bucket/{band}/{part}", batch)
 
 
-def sign_shard(task: Task, dataset: Dataset, table: str, this: Round | None, config: DedupeConfig) -> Iterator[Keyed]:
+def sign_shard(
+    number: int, nodes: Nodes, dataset: Dataset, table: str, this: Round | None, config: DedupeConfig
+) -> Iterator[Keyed]:
     """Write the index of one shard; yield its buckets of the first round, and a report."""
-    start, shard = task
+    start, shard = int(nodes.starts[number]), nodes.shards[number]
     signer = ShardSigner(dataset, shard.key, table, shard.root, config)
     if this is None:
         for _ in signer:
@@ -118,9 +120,9 @@ def sign_shard(task: Task, dataset: Dataset, table: str, this: Round | None, con
     yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books))
 
 
-def link_shard(task: Task, this: Round, config: DedupeConfig, probe: Probe | None) -> Iterator[Keyed]:
+def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None) -> Iterator[Keyed]:
     """Yield the buckets that a shard of the index, read again, puts into a round."""
-    start, shard = task
+    start, shard = int(nodes.starts[number]), nodes.shards[number]
     reader = shard.open()
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
     yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, shard.removed_ids())
@@ -146,20 +148,21 @@ def link_bucket(key: str, batches: Sequence[pa.RecordBatch], scratch: str, cap: 
 
 def build_sign(
     pipeline: beam.Pipeline,
-    tasks: Sequence[Task],
+    numbers: Sequence[int],
+    nodes: Nodes,
     dataset: Dataset,
     table: str,
     this: Round | None,
     scratch: str,
     config: DedupeConfig,
 ) -> beam.PCollection:
-    """Build the pipeline that writes the index of a dataset's shards, and links the first round."""
+    """Build the pipeline that writes the index of a dataset, whose shards have these numbers, and links a round."""
     size = {shard_key(shard.path): shard.text_bytes for shard in dataset.of(table)}
-    largest_first = sorted(tasks, key=lambda task: (-size[task[1].key], task[0]))  # so that workers end together
+    largest_first = sorted(numbers, key=lambda n: (-size[nodes.shards[n].key], n))  # so that workers end together
     return (
         pipeline
         | "Shards" >> beam.Create(largest_first)
-        | "Sign" >> beam.FlatMap(sign_shard, dataset, table, this, config).with_output_types(Keyed)
+        | "Sign" >> beam.FlatMap(sign_shard, nodes, dataset, table, this, config).with_output_types(Keyed)
         | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
     )
 
@@ -170,8 +173,8 @@ def build_link(
     """Build the pipeline of one further round."""
     return (
         pipeline
-        | "Index" >> beam.Create(nodes.tasks())
-        | "Buckets" >> beam.FlatMap(link_shard, this, config, probe).with_output_types(Keyed)
+        | "Index" >> beam.Create(range(len(nodes.shards)))
+        | "Buckets" >> beam.FlatMap(link_shard, nodes, this, config, probe).with_output_types(Keyed)
         | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
     )
 

@@ -41,9 +41,6 @@ class IndexShard:
         return self.earlier.removed_ids(self.key) if self.earlier is not None else pa.array([], pa.binary(16))
 
 
-Task = tuple[int, IndexShard]  # number of its first document, shard
-
-
 @dataclass(frozen=True)
 class Nodes:
     """The index shards of a run in a fixed order; a document's node number is its shard's start plus its row."""
@@ -59,10 +56,6 @@ class Nodes:
     def total(self) -> int:
         """An upper bound of the node numbers."""
         return int(self.starts[-1])
-
-    def tasks(self) -> list[Task]:
-        """Each shard with the number of its first document."""
-        return list(zip(self.starts.tolist(), self.shards, strict=False))
 
     def by_shard(self, nodes: np.ndarray) -> Iterator[tuple[IndexShard, np.ndarray, np.ndarray]]:
         """Split node numbers by shard: (shard, positions among `nodes`, rows of the shard), rows ascending."""

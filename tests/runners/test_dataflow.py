@@ -24,6 +24,10 @@ from pipelines.core.runners import RunOptions, plan
 from pipelines.core.stage import CollectReports
 from pipelines.dedupe import DedupeConfig
 from pipelines.ingest import Corpus, IngestConfig
+from pipelines.lsh.link import build_link, build_sign, plan_rounds
+from pipelines.lsh.nodes import Nodes, shards_to_sign
+from pipelines.lsh.stars import build_pass
+from pipelines.lsh.verify import Target, build_verify
 from pipelines.pack import PackConfig
 from pipelines.readers.base import ReadConfig
 from pipelines.readers.discover import discover
@@ -44,7 +48,9 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
     decided = Dataset.open(str(datasets / "dedupe"))
     read = ReadConfig(id_field="id", task_bytes=60000)
     scratch, config = f"{OUT}/_scratch", IngestConfig(read=read)
-    spans = [(0, 4), (4, 8)]
+    spans, dedupe_config = [("groups.arrow", 0, 4), ("groups.arrow", 4, 8)], DedupeConfig()
+    nodes = Nodes(tuple(shards_to_sign(OUT, cleaned, "documents", fixed=False)))
+    (whole,), target = plan_rounds(nodes.total, dedupe_config, 0), Target(OUT, cleaned, "documents", True)
     sharded, model, learn = (
         Dataset.open(str(datasets / "shard")),
         Dataset.open(str(datasets / "tokenizer")),
@@ -58,8 +64,10 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
     return {
         "ingest read": lambda p: ingest.build(p, discover([str(corpus)], read), Corpus("lib"), OUT, scratch, config),
         "clean": lambda p: clean.build(p, ingested, OUT, CleanConfig()),
-        "dedupe sign": lambda p: dedupe.build_sign(p, cleaned, OUT, scratch, DedupeConfig()),
-        "dedupe verify": lambda p: dedupe.build_verify(p, cleaned, OUT, scratch, DedupeConfig(), spans),
+        "dedupe sign": lambda p: build_sign(p, [0], nodes, cleaned, "documents", whole, scratch, dedupe_config),
+        "dedupe link": lambda p: build_link(p, nodes, whole, None, scratch, dedupe_config),
+        "dedupe stars": lambda p: build_pass(p, ["edges/0.arrow"], "large", 2, range(2), scratch, "stars/000-large"),
+        "dedupe verify": lambda p: build_verify(p, nodes, target, scratch, dedupe_config, spans),
         "shard": lambda p: shard.build(p, cleaned, decided, OUT, ShardConfig()),
         "tokenizer count": tasks(tokenizer.count_shard, (sharded, learn)),
         "tokenizer sample": tasks(tokenizer.sample_shard, (sharded, scratch, {"train": {"lib": 1}}, learn)),
@@ -111,9 +119,9 @@ def test_batches_never_travel_as_pickles() -> None:
         line
         for one in golden.values()
         for line in one["transforms"]
-        if re.search(r"(Repeats|Link|Write)/GroupByKey \|", line)
+        if re.search(r"(Repeats|Link|Star|Write)/GroupByKey \|", line)
     ]
-    assert len(shuffled) == 4
+    assert len(shuffled) == 6
     assert all("RecordBatchCoder" in line for line in shuffled)
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from pipelines import clean, dedupe, ingest, shard
+from pipelines import clean, ingest, shard
 from pipelines.clean import CleanConfig
 from pipelines.core.dataset import Dataset
 from pipelines.core.shards import AtomicFile
 from pipelines.dedupe import DedupeConfig
 from pipelines.ingest import Corpus, IngestConfig
+from pipelines.lsh.link import Round, sign_shard
+from pipelines.lsh.nodes import Nodes, shards_to_sign
+from pipelines.lsh.verify import Target, _no_verdicts, write_decisions
 from pipelines.readers.base import ReadConfig
 from pipelines.readers.discover import find_files, plan
 from pipelines.shard import ShardConfig
@@ -153,13 +156,16 @@ def tasks(root: Path, corpus: Path, output: str) -> dict[str, Any]:
         for element in shard.plan_shard((i, name), cleaned, decided, counts, ShardConfig())
     ]
     rows = [batch for name, (report, batch) in planned if name == "train/00000" and not report]
+    nodes = Nodes(tuple(shards_to_sign(output, cleaned, "documents", fixed=False)))
+    signed = Nodes(tuple(shards_to_sign(str(root / "dedupe"), cleaned, "documents", fixed=False)))
+    target, (name, (_, batch)) = Target(output, cleaned, "documents", True), _no_verdicts(key)
     return {
         "ingest": lambda: list(
             ingest.ingest_task(task, Corpus("lib"), output, IngestConfig(read=read, shard_bytes=30000), 1)
         ),
         "clean": lambda: clean.clean_shard(ingested.keys()[0], ingested, output, CleanConfig(), True),
-        "sign": lambda: list(dedupe.sign_shard((0, key), cleaned, output, DedupeConfig(), 1)),
-        "materialize": lambda: dedupe.materialize_shard(key, cleaned, output, frozenset(), DedupeConfig()),
+        "sign": lambda: list(sign_shard(0, nodes, cleaned, "documents", Round(0, 15, 1), DedupeConfig())),
+        "materialize": lambda: write_decisions(name, [batch], signed, target, DedupeConfig()),
         "write": lambda: shard.write_output("train/00000", rows, cleaned.keys(), cleaned, output),
     }
 
