@@ -28,6 +28,7 @@ from pipelines.core.ledger import add as ledger_books
 from pipelines.core.runners import RunOptions
 from pipelines.core.stage import BooksError, Report, StageRun, begin
 from pipelines.core.summary import print_summary
+from pipelines.lsh.buckets import SHUFFLE
 from pipelines.lsh.components import components
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
@@ -36,7 +37,7 @@ from pipelines.lsh.link import Round, bucket_hashes, build_link, build_sign, edg
 from pipelines.lsh.nodes import INDEX, IndexShard, Nodes, shards_to_sign, stored_shards
 from pipelines.lsh.probe import Probe, ProbeWriter
 from pipelines.lsh.stars import Stars
-from pipelines.lsh.verify import SURVIVING, Target, build_verify
+from pipelines.lsh.verify import SURVIVING, VERDICT_BYTES, Target, build_store, build_verify, build_write
 from pipelines.text.minhash import s_curve
 from schemas.base import SchemaError
 from schemas.manifest import Books
@@ -119,11 +120,17 @@ class Run:
         if not spans and not materialize:
             return []
         target = Target(self.stage.root, self.inputs, DOCUMENTS, materialize)
-
-        def build(pipeline: Any) -> Any:
-            return build_verify(pipeline, self.nodes, target, self.scratch, self.config, spans)
-
-        return self.stage.pipeline("verify", build)
+        candidates = sum(last - first for _, first, last in spans)
+        if not self.memory or candidates * VERDICT_BYTES * SHUFFLE <= self.memory:
+            args = (self.nodes, target, self.scratch, self.config, spans)
+            return self.stage.pipeline("verify", lambda p: build_verify(p, *args))
+        decided = self.stage.pipeline("verify", lambda p: build_store(p, self.nodes, self.scratch, self.config, spans))
+        stored: dict[str, list[str]] = {}
+        for report in decided:
+            for key, path in report.facts["verdicts"].items():
+                stored.setdefault(key, []).append(path)
+        write = (stored, self.nodes, target, self.scratch, self.config)
+        return decided + self.stage.pipeline("write", lambda p: build_write(p, *write))
 
     def facts(self, reports: Sequence[Report]) -> dict[str, Any]:
         """What the run says about itself: its largest buckets, each with one of its documents."""

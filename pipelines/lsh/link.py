@@ -21,7 +21,7 @@ from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_e
 from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
-from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, cut_by_range, star_edges
+from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, SHUFFLE, cut_by_range, star_edges
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.nodes import Nodes
 from pipelines.lsh.probe import Probe
@@ -30,7 +30,6 @@ from pipelines.text.minhash import band_hashes
 
 CONTENT = -1  # the band of content hashes
 _RANGE_BYTES = 64 << 20  # of the pairs in one group of the shuffle
-_SHUFFLE = 3.6  # bytes that Beam's local runner holds for a byte that it shuffles (measured)
 _NOBODY = pa.array([], pa.binary(16))
 _HOT = 5  # largest buckets that a group reports
 
@@ -56,9 +55,9 @@ def plan_rounds(documents: int, config: DedupeConfig, memory: int) -> list[Round
     """Cut all bands into rounds whose shuffle takes at most `memory` bytes (0: no limit), or one unit each."""
     bands = 1 + (config.minhash.bands if config.near else 0)
     held = max(1, documents * BUCKET_BYTES)
-    ranges = max(1, -(-held // _RANGE_BYTES), -(-int(held * _SHUFFLE) // memory) if memory else 1)
+    ranges = max(1, -(-held // _RANGE_BYTES), -(-int(held * SHUFFLE) // memory) if memory else 1)
     units = bands * ranges
-    size = max(1, int(memory / (held * _SHUFFLE / ranges))) if memory else units
+    size = max(1, int(memory / (held * SHUFFLE / ranges))) if memory else units
     return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
 
 

@@ -18,13 +18,12 @@ from pipelines.core import files
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
-from pipelines.lsh.buckets import EDGE_SCHEMA, edge_batch, range_numbers
+from pipelines.lsh.buckets import EDGE_SCHEMA, SHUFFLE, edge_batch, range_numbers
 from pipelines.lsh.groups import Span, write_groups
 
 LARGE, SMALL, LABEL = "large", "small", "label"
 EDGE_BYTES = 16
 _PART_BYTES = 64 << 20  # of the edges in one group of the shuffle
-_SHUFFLE = 3.6  # bytes that Beam's local runner holds for a byte that it shuffles (measured)
 _MOST_PASSES = 200  # far above the O(log² n) of the paper: a bug, not a graph
 
 RunPipeline = Callable[[str, Callable[[beam.Pipeline], beam.PCollection]], list[Report]]
@@ -127,7 +126,7 @@ class Stars:
 
     def _pass(self, number: int, kind: str, paths: Sequence[str], edges: int) -> list[Report]:
         shuffled = edges * EDGE_BYTES * (2 if kind == LARGE else 1)
-        slices = max(1, -(-int(shuffled * _SHUFFLE) // self._memory)) if self._memory else 1
+        slices = max(1, -(-int(shuffled * SHUFFLE) // self._memory)) if self._memory else 1
         parts = max(slices, -(-shuffled // _PART_BYTES), 1)
         size, reports = -(-parts // slices), []
         for start in range(0, parts, size):

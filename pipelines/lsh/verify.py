@@ -14,7 +14,7 @@ from pipelines.core import files, ledger
 from pipelines.core.dataset import LEDGER_TABLE, Dataset, shard_path, sorted_by_id, surviving_batches, survivors
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes
-from pipelines.core.shards import read_table, take_rows, write_shard
+from pipelines.core.shards import read_batches, read_table, take_rows, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads, gather_signed
@@ -36,6 +36,7 @@ from schemas.signature import CLUSTER
 
 CLUSTERS, SURVIVING = "clusters", "surviving"
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
+VERDICT_BYTES = 62  # of one row of VERDICT_SCHEMA
 _STAGE = "dedupe"
 VERDICT_SCHEMA = pa.schema(
     [
@@ -185,3 +186,53 @@ def build_verify(
         every = keys | "EveryShard" >> beam.Map(_no_verdicts).with_output_types(Keyed)
         verdicts = (verdicts, every) | "Flatten" >> beam.Flatten()
     return verdicts | "Write" >> GroupBatches(write_decisions, (numbering, target, config))
+
+
+# --- the same through files, where the verdicts of all shards are more than the memory for a shuffle ------------------
+
+
+def store_verdicts(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Report:
+    """Decide on the components of some rows of a groups file, and write the verdicts of each shard to scratch."""
+    stored, facts = {}, {}
+    for key, (report, batch) in verify_task(span, numbering, scratch, config):
+        if report:
+            facts = dict(Report.from_json(report).facts)
+        else:
+            shard = key.split("/", 1)[1]
+            stored[shard] = f"verdicts/{shard}/{span[0].replace('/', '-')}-{span[1]:012d}.arrow"
+            write_shard(scratch, stored[shard], VERDICT_SCHEMA, [batch], durable=False)
+    return Report(f"{span[0]}-{span[1]:012d}", facts={**facts, "verdicts": stored})
+
+
+def build_store(
+    pipeline: beam.Pipeline, numbering: Nodes, scratch: str, config: DedupeConfig, spans: Sequence[Span]
+) -> beam.PCollection:
+    """Build the pipeline that only decides."""
+    return (
+        pipeline
+        | "Tasks" >> beam.Create(list(spans))
+        | "Verify" >> beam.Map(store_verdicts, numbering, scratch, config).with_output_types(Report)
+    )
+
+
+def write_stored(
+    key: str, stored: dict[str, list[str]], numbering: Nodes, target: Target, scratch: str, config: DedupeConfig
+) -> Report:
+    """Write what was decided about one shard, from the verdicts in scratch."""
+    name, (_, nothing) = _no_verdicts(key)
+    batches = [batch for path in stored.get(key, ()) for batch in read_batches(files.join(scratch, path))]
+    return write_decisions(name, [nothing, *batches], numbering, target, config)
+
+
+def build_write(
+    pipeline: beam.Pipeline,
+    stored: dict[str, list[str]],
+    numbering: Nodes,
+    target: Target,
+    scratch: str,
+    config: DedupeConfig,
+) -> beam.PCollection:
+    """Build the pipeline that writes ledger, clusters and surviving records from stored verdicts."""
+    keys = target.dataset.keys(target.table) if target.materialize else sorted(stored)
+    write = beam.Map(write_stored, stored, numbering, target, scratch, config).with_output_types(Report)
+    return pipeline | "Keys" >> beam.Create(keys) | "Write" >> write
