@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 .PHONY: repro test lint bench clean lock
 
 repro: $(VENV)/.repro
-	dvc repro report
+	dvc repro report duplicates
 	@cat reports/summary.txt
 
 test: lint
