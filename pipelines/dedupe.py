@@ -21,8 +21,8 @@ import numpy as np
 
 from pipelines.core import files
 from pipelines.core.cli import StageCommand
-from pipelines.core.config import to_dict
-from pipelines.core.dataset import DOCUMENTS, Dataset
+from pipelines.core.config import ConfigError, to_dict
+from pipelines.core.dataset import DOCUMENTS, Dataset, expand
 from pipelines.core.identity import id_bytes
 from pipelines.core.ledger import add as ledger_books
 from pipelines.core.runners import RunOptions
@@ -104,7 +104,7 @@ class Run:
             for i in range(reader.num_record_batches):
                 for band, hashes in bucket_hashes(reader.get_batch(i), bands, self.config):
                     writer.add(band, hashes)
-        return writer.write(files.join(self.scratch, "probe.bin"))
+        return writer.write(self.scratch)
 
     def spans(self, reports: Sequence[Report]) -> list[Span]:
         """Find the connected components of the edges; returns the verifying tasks."""
@@ -144,6 +144,7 @@ class Run:
                 {"documents": -size, "band": band, "example": one.tobytes().hex()}
                 for (size, band, _), one in zip(hot, ids, strict=False)
             ],
+            "dated": sum(r.facts.get("dated", 0) for r in reports),
             "capped_comparisons": sum(r.facts.get("capped_comparisons", 0) for r in reports),
         }
 
@@ -151,14 +152,20 @@ class Run:
 def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig) -> list[Dataset]:
     """Open the directories that documents are compared with: outputs of dedupe, or of a stage that writes documents.
 
-    SchemaError where one is also an input, has no documents, or has an index of another configuration.
+    SchemaError where one is also an input or was made of one, has no documents, or has an index of another
+    configuration.
     """
     opened = []
-    for path in paths:
+    for path in expand(paths):
         dataset = Dataset.open(path)
-        if set(dataset.sha256s) & set(inputs.sha256s):
-            raise SchemaError(f"{files.redact(path)} is an --input and named by --against: nothing would be left")
-        for manifest in dataset.manifests if dataset.has(INDEX) else ():
+        (manifest,) = dataset.manifests
+        same = {*dataset.sha256s, *(manifest.inputs if dataset.has(INDEX) else ())} & set(inputs.sha256s)
+        if same:
+            raise SchemaError(
+                f"{files.redact(path)}, named by --against, is an --input or was made of one: its documents would be "
+                "removed for themselves; give only new documents as --input"
+            )
+        if dataset.has(INDEX):
             theirs, ours = _signing(manifest.config), _signing(to_dict(config))
             if theirs != ours:
                 raise SchemaError(
@@ -171,15 +178,24 @@ def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig) ->
 
 def _signing(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that an index depends on."""
-    minhash = config["minhash"]
-    return {"shingle_size": config["shingle_size"]} | {k: minhash[k] for k in ("bands", "rows", "seed", "sketch_size")}
+    minhash = config.get("minhash", {})
+    known = {key: minhash.get(key) for key in ("bands", "rows", "seed", "sketch_size")}
+    return {"shingle_size": config.get("shingle_size"), **known}
+
+
+def check_choices(config: DedupeConfig, sources: Sequence[str], against: bool) -> None:
+    """Raise ConfigError for settings that would quietly do nothing on this input."""
+    if not (config.within or against):
+        raise ConfigError("within=false compares with --against alone: name at least one directory there")
+    if unknown := [name for name in config.sources if name not in sources]:
+        raise ConfigError(f"sources names {', '.join(unknown)}; the input holds: {', '.join(sources)}")
 
 
 def check_removed(books: dict[str, Books], ceiling: float) -> None:
     """Raise BooksError where more than the share `ceiling` of a source was removed."""
     for source, one in books.items():
         removed = sum(one.removed.values())
-        if removed > ceiling * one.records_in:
+        if removed and removed / one.records_in > ceiling:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in one.removed.items())
             raise BooksError(
                 f"source {source!r}: {removed:,} of {one.records_in:,} records would be removed ({reasons}), more than "
@@ -197,6 +213,7 @@ def run(
 ) -> None:
     """Deduplicate dataset directories into `output` and print the summary."""
     dataset = Dataset.open(*inputs).require(DOCUMENTS)
+    check_choices(config, list(dataset.books), bool(against))
     others = open_against(against, dataset, config)
     with begin(STAGE, output, config, options, [dataset, *others]) as stage:
         one = Run(stage, dataset, others, config, options)
@@ -205,28 +222,39 @@ def run(
         facts = one.facts(reports)
         if others:
             facts["against"] = sorted(sha256 for other in others for sha256 in other.sha256s)
-        check_removed(ledger_books(report.books for report in reports), config.max_removed)
+        books = ledger_books(report.books for report in reports)
+        check_removed(books, config.max_removed)
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [], facts=facts)
-    print_summary(stage, tuple(_notes(facts, config, materialize)))
+    removed = sum(sum(one.removed.values()) for one in books.values())
+    print_summary(stage, tuple(_notes(facts, config, removed, materialize)))
 
 
-def _notes(facts: dict[str, Any], config: DedupeConfig, materialize: bool) -> list[str]:
-    notes = [
-        f"largest bucket {facts['largest_bucket']:,}; {facts['hot_buckets']:,} of more than {config.bucket_cap:,}, "
-        f"comparisons that the cap left out {facts['capped_comparisons']:,}"
-    ]
+def _notes(facts: dict[str, Any], config: DedupeConfig, removed: int, materialize: bool) -> list[str]:
+    notes = []
+    if config.date_field:
+        notes.append(f"{config.date_field!r} is a date in {facts['dated']:,} records")
     if config.near:
+        notes.append(
+            f"largest bucket {facts['largest_bucket']:,}; {facts['hot_buckets']:,} of more than {config.bucket_cap:,}, "
+            f"comparisons that the cap left out {facts['capped_comparisons']:,}"
+        )
         bands, rows = config.minhash.bands, config.minhash.rows
         reach = {max(config.threshold, 0.01), 0.8, 0.9}
-        found = ", ".join(f"{s:.2f}: {s_curve(s, bands, rows):.0%}" for s in sorted(reach))
+        found = ", ".join(f"{s:.2f}: {_percent(s_curve(s, bands, rows))}" for s in sorted(reach))
         notes.append(f"{bands} × {rows} bands compare this share of the pairs of a similarity: {found}")
+    if materialize:
+        return [*notes, "surviving/ holds the kept records"]
     notes.append(
-        "surviving/ holds the kept records"
-        if materialize
+        "nothing is removed: there is no ledger/"
+        if not removed
         else "ledger/ names each removed record, its kept twin and their similarity; `gristmill shard` applies it "
         "(--materialize writes the kept records here)"
     )
     return notes
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 0.995 else f"{share:.2%}"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

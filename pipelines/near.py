@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def near_rows(batch: pa.RecordBatch, one: Query, threshold: float, shard: str) -
 
     Equal content counts as 1, with or without shingles.
     """
-    signed = batch.column("signature").flatten().to_numpy().reshape(len(batch), -1)
+    signed = batch.column("signature").flatten().to_numpy().reshape(len(batch), one.minhash.num_perm)
     counts = batch.column("shingle_count").to_numpy()
     exact = pc.equal(batch.column("content_hash"), pa.scalar(one.content, pa.binary(16))).to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(candidates(signed, counts, one, threshold) | exact)
@@ -241,12 +242,19 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _text(given: str | None, path: str | None) -> str:
     if path is None and given != "-":
-        return given or ""
-    raw = sys.stdin.buffer.read() if path in (None, "-") else Path(str(path)).read_bytes()
+        raw, name = os.fsencode(given or ""), "TEXT"
+    elif path in (None, "-"):
+        raw, name = sys.stdin.buffer.read(), "standard input"
+    else:
+        name = str(path)
+        try:
+            raw = Path(name).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read: {error.strerror}") from None
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path or 'standard input'} is not UTF-8: {error}") from None
+        raise ValueError(f"{name} is not UTF-8: {error}") from None
 
 
 def _similarity(raw: str) -> float:

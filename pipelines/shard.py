@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.core import card, ledger, progress
+from pipelines.core import card, files, ledger, progress
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, sorted_by_id, survivors
@@ -329,7 +329,17 @@ def check_decisions(documents: Dataset, decided: Dataset) -> None:
             "the decisions were made about more inputs than these: a record may have been removed for a twin that is "
             "not in the output; give all of those inputs, or run that stage again on these"
         )
-    if set(documents.sha256s) != about:
+    uncovered = [
+        root
+        for root, manifest in zip(documents.roots, documents.manifests, strict=True)
+        if manifest.sha256() not in about
+    ]
+    if about and about < set(documents.sha256s):
+        raise SchemaError(
+            f"no decisions are about {files.redact(', '.join(uncovered))}; add the run of that stage over it to "
+            "--decisions, or leave it out of --input"
+        )
+    if uncovered:
         raise SchemaError(
             "the decisions were made about another version of the input (its manifest's sha256 is not among "
             "their inputs); run that stage again on this input"

@@ -89,7 +89,7 @@ class StageCommand:
                 type=_size,
                 default=0,
                 metavar="BYTES",
-                help="plan for this much memory, as 500M or 4G (default: a quarter of the machine; clusters: no limit)",
+                help="what shuffles may take, as 500M or 4G (default: a quarter of the machine; on clusters no limit)",
             )
         parser.add_argument(
             "--dry_run",

@@ -272,7 +272,7 @@ def begin(
     """
     for root in {root for dataset in inputs for root in dataset.roots}:
         if _place(root).is_relative_to(_place(output)):
-            raise OutputError(f"{output} is also an input of this stage; name another --output")
+            raise OutputError(f"{output} is also read by this stage; name another --output")
     _refuse_other_stage(stage, output)
     claimed: Output | RemoteOutput | Unclaimed
     if options.planned:

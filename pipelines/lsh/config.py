@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pipelines.lsh.survivors import POLICIES
 from pipelines.text.minhash import MinHashConfig
 
+_LONGEST_SHINGLE = 1000
+
 
 @dataclass(frozen=True)
 class DedupeConfig:
@@ -40,5 +42,9 @@ class DedupeConfig:
             raise ValueError(f"max_removed is a share from 0 to 1; got {self.max_removed}")
         if min(self.shingle_size, self.bucket_cap) < 1:
             raise ValueError("shingle_size and bucket_cap are at least 1")
+        if self.shingle_size > _LONGEST_SHINGLE:
+            raise ValueError(f"shingle_size is at most {_LONGEST_SHINGLE}; got {self.shingle_size}")
+        if len(set(self.survivor)) < len(self.survivor):
+            raise ValueError(f"survivor names a policy twice: {', '.join(self.survivor)}")
         if unknown := set(self.survivor) - set(POLICIES):
             raise ValueError(f"unknown survivor policy {sorted(unknown)[0]!r}; known: {', '.join(POLICIES)}")

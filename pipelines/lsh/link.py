@@ -116,7 +116,8 @@ def sign_shard(
         yield from bucket_elements(signer, start, this, config)
     assert signer.shard is not None
     books = {} if shard.fixed else ledger.count(signer.seen, [])
-    yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books))
+    facts = {} if shard.fixed else {"dated": signer.dated}
+    yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books, facts))
 
 
 def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None) -> Iterator[Keyed]:

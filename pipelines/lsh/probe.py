@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,8 @@ class ProbeWriter:
         places = _places(band, hashes, self._log2_bits)
         np.bitwise_or.at(self._bits, places >> np.uint64(3), np.uint8(1) << (places & np.uint64(7)).astype(np.uint8))
 
-    def write(self, path: str) -> Probe:
-        """Write the filter and return what reads it."""
+    def write(self, folder: str) -> Probe:
+        """Write the filter into a folder, under a name of its content (workers keep it by name)."""
+        path = files.join(folder, f"probe-{hashlib.sha256(self._bits).hexdigest()}.bin")
         write_bytes(path, self._bits.tobytes())
         return Probe(path, self._log2_bits)

@@ -41,12 +41,13 @@ def sign_batch(batch: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
 class ShardSigner:
     """Write the index of one shard of documents; iterating yields each batch of it, as it is written.
 
-    shard: the manifest line, once all was read. seen: documents by source.
+    shard: the manifest line, once all was read. seen: documents by source. dated: those with a date.
     """
 
     def __init__(self, dataset: Dataset, key: str, table: str, root: str, config: DedupeConfig) -> None:
         self.dataset, self.key, self.table, self.root, self.config = dataset, key, table, root, config
         self.seen: Counter[str] = Counter()
+        self.dated = 0
         self.shard: Shard | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -56,6 +57,7 @@ class ShardSigner:
                 index = sign_batch(batch, self.config)
                 writer.write(index)
                 self.seen += ledger.by_source(batch)
+                self.dated += len(index) - index.column("date").null_count
                 progress.advance(len(batch), batch.column("text").nbytes)
                 yield index
         self.shard = writer.shard

@@ -30,6 +30,7 @@ from pipelines.lsh.survivors import (
     spread,
 )
 from pipelines.text.minhash import band_hashes
+from schemas.base import SchemaError
 from schemas.document import DOCUMENT, ID
 from schemas.ledger import REMOVED
 from schemas.signature import CLUSTER
@@ -63,8 +64,12 @@ class Target(NamedTuple):
 def verify_nodes(
     nodes: np.ndarray, component: np.ndarray, numbering: Nodes, config: DedupeConfig
 ) -> tuple[np.ndarray, pa.RecordBatch, Verdicts]:
-    """Decide on the candidates of whole components: node numbers and index heads in the order of decision, verdicts."""
+    """Decide on the candidates of whole components: node numbers and index heads in the order of decision, verdicts.
+
+    SchemaError where a document stands on both sides: it would be removed for itself.
+    """
     heads = gather_heads(nodes, numbering)
+    _refuse_both(heads)
     columns = {
         "id": heads.column("id"),
         "source": heads.column("source"),
@@ -84,6 +89,19 @@ def verify_nodes(
     candidates = Candidates(dense, total, signed.values, signed.offsets, counts, fixed[unique])
     verdicts = decide(candidates, config.threshold, config.minhash.sketch_size, config.bucket_cap, within=config.within)
     return nodes, heads, spread(verdicts, unique, first, fixed, within=config.within)
+
+
+def _refuse_both(heads: pa.RecordBatch) -> None:
+    fixed = heads.column("fixed")
+    if fixed.true_count:
+        ids = heads.column("id")
+        both = heads.filter(pc.and_not(pc.is_in(ids, ids.filter(fixed)), fixed))
+        if len(both):
+            one = both.slice(0, 1).to_pylist()[0]
+            raise SchemaError(
+                f"record {one['locator']!r} of source {one['source']!r} is in the input and in what --against names: "
+                "it would be removed for itself; give only new documents as --input"
+            )
 
 
 def verdict_rows(nodes: np.ndarray, heads: pa.RecordBatch, verdicts: Verdicts, numbering: Nodes) -> Iterator[Keyed]:

@@ -18,6 +18,7 @@ from pipelines.text.shingles import check_size, fmix64, hash_tables, most_shingl
 from pipelines.text.unicode import utf8
 
 EMPTY = 0xFFFFFFFF
+_MOST_PERMUTATIONS, _LARGEST_SKETCH = 4096, 1 << 20  # more is a slip of the keyboard: 16 kB and 4 MB a document
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class MinHashConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError where a size is not positive or the seed is not a 32-bit number."""
-        if min(self.bands, self.rows, self.sketch_size) < 1:
-            raise ValueError(f"bands, rows and sketch_size are at least 1; got {self}")
+        if min(self.bands, self.rows, self.sketch_size, self.most_permutations) < 1:
+            raise ValueError("bands, rows, sketch_size and most_permutations are at least 1")
+        if max(self.num_perm, self.most_permutations) > _MOST_PERMUTATIONS or self.sketch_size > _LARGEST_SKETCH:
+            raise ValueError(
+                f"at most {_MOST_PERMUTATIONS:,} permutations (bands × rows) and a sketch_size of {_LARGEST_SKETCH:,}"
+            )
+        if not 0 < self.recall < 1:
+            raise ValueError(f"recall is a share above 0 and below 1; got {self.recall}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is a number from 0 to 2^32 - 1; got {self.seed}")
         if self.target is not None:

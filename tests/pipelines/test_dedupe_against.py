@@ -21,6 +21,7 @@ ONE = ["--workers", "1"]
 
 
 def ingested(root: Path, name: str, texts: dict[str, str], shard_bytes: int = 1 << 20) -> Path:
+    root.mkdir(exist_ok=True)
     path, output = root / f"{name}.jsonl", root / f"ingest-{name}"
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in texts.items()))
     argv = ["--input", str(path), "--source", name, "--id-field", "id", "--output", str(output), *ONE]
@@ -136,10 +137,46 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     argv = ["--input", str(new), "--output", str(tmp_path / "d2"), *ONE, "--against"]
     assert dedupe.main([*argv, str(tmp_path / "d1"), "--set", "minhash.seed=2"]) == 1
     assert "was signed with" in capsys.readouterr().err
-    assert dedupe.main([*argv, str(new)]) == 1 and "nothing would be left" in capsys.readouterr().err
+    assert dedupe.main([*argv, str(new)]) == 1 and "removed for themselves" in capsys.readouterr().err
     assert dedupe.main([*argv, str(tmp_path / "absent")]) == 1
     assert "is not a dataset directory" in capsys.readouterr().err
     assert not (tmp_path / "d2").exists()
+
+
+def test_an_input_is_not_compared_with_an_earlier_run_over_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = ingested(tmp_path, "old", OLD), ingested(tmp_path, "new", NEW)
+    run(tmp_path / "d1", [old, new])
+    argv = ["--output", str(tmp_path / "d2"), *ONE, "--against", str(tmp_path / "d1"), "--input"]
+    assert dedupe.main([*argv, str(old)]) == 1 and "removed for themselves" in capsys.readouterr().err
+    again = ingested(tmp_path, "old", OLD | {"more": "some other words"})  # another manifest, the same records
+    assert dedupe.main([*argv, str(again)]) == 1
+    assert "of source 'old' is in the input and in what --against names" in capsys.readouterr().err
+    assert not (tmp_path / "d2").exists()
+
+
+def test_one_process_may_run_twice_against_other_things(tmp_path: Path) -> None:
+    old = ingested(tmp_path, "old", {f"o{i}": edited(100 + i) for i in range(60)})
+    few = ingested(tmp_path, "few", {"x": edited(100)})
+    many = ingested(tmp_path, "many", {f"m{i}": edited(100 + i) for i in range(60)})
+    for source, expected in ((few, 1), (many, 60), (few, 1)):
+        assert len(removed(run(tmp_path / "d", [source], against=[old]))) == expected
+
+
+def test_a_pattern_may_match_indexes_and_documents(tmp_path: Path) -> None:
+    ingested(tmp_path, "old", {"a": edited(1)})
+    run(tmp_path / "ingest-index", [ingested(tmp_path / "elsewhere", "other", {"b": edited(2)})])
+    new = ingested(tmp_path / "elsewhere", "new", {"a": edited(1), "b": edited(2), "c": edited(3)})
+    assert set(removed(run(tmp_path / "d", [new], against=[tmp_path / "ingest-*"]))) == {"a", "b"}
+
+
+def test_settings_that_would_do_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--input", str(ingested(tmp_path, "old", OLD)), "--output", str(tmp_path / "d"), *ONE, "--set"]
+    assert dedupe.main([*argv, "within=false"]) == 1
+    assert "compares with --against alone" in capsys.readouterr().err
+    assert dedupe.main([*argv, "sources=[Old]"]) == 1
+    assert "sources names Old; the input holds: old" in capsys.readouterr().err
 
 
 def test_a_source_that_loses_more_than_the_ceiling_fails_the_run(
