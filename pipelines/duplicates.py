@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.core.cli import guarded
-from pipelines.core.dataset import Dataset, expand
-from pipelines.core.shards import take_rows, write_bytes
-from pipelines.core.texts import beside, document_sets, excerpt, texts
+from pipelines.core.dataset import DOCUMENTS, Dataset, expand
+from pipelines.core.output import OutputError
+from pipelines.core.shards import write_bytes
+from pipelines.core.texts import beside, document_sets, excerpt, gather, kin
 from pipelines.duplicates_page import render
-from pipelines.lsh.survey import INDEX, Boilerplate, Facts, Survey, find, key_bytes, measure, survey
+from pipelines.lsh.survey import INDEX, Boilerplate, Facts, Survey, find, key_bytes, measure, survey, table_of
+from schemas.manifest import MANIFEST_PATH
 
 Row = dict[str, Any]
 _BINS = 100  # of similarity, from 0 to 1
@@ -123,20 +125,34 @@ def totals(found: Survey, facts: Sequence[Facts]) -> dict[str, float]:
 # --- the clusters that are shown --------------------------------------------------------------------------------------
 
 
-def cluster_rows(dedupe: Dataset, found: Survey, shown: Iterable[Facts], documents: Sequence[Dataset]) -> list[Row]:
+def cluster_rows(
+    dedupe: Dataset,
+    found: Survey,
+    shown: Iterable[Facts],
+    documents: Sequence[Dataset],
+    others: Sequence[Dataset] = (),
+    given: Sequence[Dataset] = (),
+) -> list[Row]:
     """Describe clusters: what was measured, the kept records' locators, and excerpts where `documents` hold the text.
 
     Excerpts are of the kept record that most removed ones name, and of two removed in its favour: the least and the
-    most similar one.
+    most similar one. others: those of the survey; where a kept record stands in one of them, its text is looked for
+    there, beside that one, and in `given`.
     """
     shown = list(shown)
     told = [_told(found, one) for one in shown]
     listed = [_listed(one, examples) for one, examples in zip(shown, told, strict=True)]
-    wanted = np.unique(np.concatenate(listed)) if listed else np.zeros(0, np.int64)
-    locators, content = _read(dedupe, found, wanted, documents)
+    elsewhere = [_kept_outside(found, one) for one in shown]
+    locators, content = _read(dedupe, found, _distinct(listed, np.int64), documents)
+    told_there = [found.removals.kept_id[[r for i, r in examples if i == _NOT_HERE]] for examples in told]
+    more, there = _read_outside(
+        found, _distinct([*(ids[:_LOCATORS] for ids in elsewhere), *told_there], "S16"), others, given
+    )
+    locators, content = locators | more, content | there
     rows = []
-    for one, examples in zip(shown, told, strict=True):
-        kept = np.arange(one.members.start, one.members.stop)[one.kept]
+    for one, examples, away in zip(shown, told, elsewhere, strict=True):
+        kept = [*found.members.id[one.members][one.kept][:_LOCATORS], *away[:_LOCATORS]]
+        known = [locators[key_bytes(key)] for key in kept if key_bytes(key) in locators]
         sources = np.bincount(found.members.source[one.members], minlength=len(found.names))
         counted = sorted((-int(n), name) for n, name in zip(sources, found.names, strict=True) if n)
         rows.append(
@@ -144,6 +160,7 @@ def cluster_rows(dedupe: Dataset, found: Survey, shown: Iterable[Facts], documen
                 "cluster": key_bytes(found.cluster_id[one.cluster]).hex(),
                 "size": int(found.size[one.cluster]),
                 "kept": int(found.size[one.cluster] - (~one.kept).sum()),  # also those of another index
+                "against": int(found.size[one.cluster] - len(one.kept)),
                 "sources": {name: -n for n, name in counted},
                 "similarity": None if math.isnan(one.similarity[0]) else [round(s, 6) for s in one.similarity],
                 "median_characters": one.length,
@@ -151,7 +168,7 @@ def cluster_rows(dedupe: Dataset, found: Survey, shown: Iterable[Facts], documen
                 "core": round(one.core, 6),
                 "own": round(one.own, 6),
                 "boilerplate": one.kind,
-                "kept_locators": [locators[i] for i in kept[:_LOCATORS].tolist()],
+                "kept_locators": known[:_LOCATORS],
                 "examples": [_example(found, i, removal, locators, content) for i, removal in examples],
             }
         )
@@ -177,6 +194,17 @@ def _told(found: Survey, one: Facts) -> list[tuple[int, int]]:
     return quoted if len(stays) else [(_NOT_HERE, int(gone[rows[0]])), *quoted]
 
 
+def _kept_outside(found: Survey, one: Facts) -> np.ndarray:
+    """Ids of the records outside this index that removed members name: S16, sorted."""
+    ids = found.members.id[one.members]
+    gone = find(found.removals.id, ids)
+    return np.setdiff1d(found.removals.kept_id[gone[gone >= 0]], ids)
+
+
+def _distinct(parts: Sequence[np.ndarray], kind: Any) -> np.ndarray:
+    return np.unique(np.concatenate([np.zeros(0, kind), *parts]))
+
+
 def _listed(one: Facts, examples: Sequence[tuple[int, int]]) -> np.ndarray:
     kept = np.arange(one.members.start, one.members.stop)[one.kept][:_LOCATORS]
     return np.concatenate([kept, np.array([i for i, _ in examples if i != _NOT_HERE], np.int64)])
@@ -184,38 +212,40 @@ def _listed(one: Facts, examples: Sequence[tuple[int, int]]) -> np.ndarray:
 
 def _read(
     dedupe: Dataset, found: Survey, wanted: np.ndarray, documents: Sequence[Dataset]
-) -> tuple[dict[int, str], dict[bytes, str]]:
-    """Locators by member, and texts by id, of the members `wanted`."""
-    keys, shards = dedupe.keys(INDEX), found.members.shard[wanted]
-    locators: dict[int, str] = {}
-    ids: dict[str, list[bytes]] = {}
-    for number in np.unique(shards).tolist():
-        here = wanted[shards == number]
-        rows = take_rows(dedupe.open_shard(INDEX, keys[number]), found.members.row[here], ["id", "locator"])
-        locators |= zip(here.tolist(), rows.column("locator").to_pylist(), strict=True)
-        ids[keys[number]] = rows.column("id").to_pylist()
-    return locators, texts(documents, ids)
+) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Locators and texts, by id, of the members `wanted`."""
+    return gather(dedupe, INDEX, found.members.shard[wanted], found.members.row[wanted], documents)
+
+
+def _read_outside(
+    found: Survey, wanted: np.ndarray, others: Sequence[Dataset], given: Sequence[Dataset]
+) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Locators and texts, by id, of the kept records `wanted` (ids) that stand in one of the others."""
+    at = find(found.outside.id, wanted)
+    at = at[at >= 0]
+    locators: dict[bytes, str] = {}
+    content: dict[bytes, str] = {}
+    for number in np.unique(found.outside.other[at]).tolist():
+        other, here = others[number], at[found.outside.other[at] == number]
+        places = found.outside.shard[here], found.outside.row[here]
+        known, held = gather(other, table_of(other), *places, kin(other, given))
+        locators, content = locators | known, content | held
+    return locators, content
 
 
 def _example(
-    found: Survey, member: int, removal: int, locators: Mapping[int, str], content: Mapping[bytes, str]
+    found: Survey, member: int, removal: int, locators: Mapping[bytes, str], content: Mapping[bytes, str]
 ) -> Row:
     if member == _NOT_HERE:
-        source = found.removals.kept_source[removal]
-        return {
-            "id": key_bytes(found.removals.kept_id[removal]).hex(),
-            "source": _ELSEWHERE if source < 0 else found.names[source],
-            "locator": None,
-            "action": "kept",
-            "similarity": None,
-            "excerpt": None,
-        }
-    record = key_bytes(found.members.id[member])
+        record, source = key_bytes(found.removals.kept_id[removal]), found.removals.kept_source[removal]
+        removal = -1
+    else:
+        record, source = key_bytes(found.members.id[member]), found.members.source[member]
     text = content.get(record)
     return {
         "id": record.hex(),
-        "source": found.names[found.members.source[member]],
-        "locator": locators[member],
+        "source": _ELSEWHERE if source < 0 else found.names[source],
+        "locator": locators.get(record),
         "action": "kept" if removal < 0 else "removed",
         "similarity": None if removal < 0 else round(float(found.removals.similarity[removal]), 6),
         "excerpt": None if text is None else excerpt(text),
@@ -252,17 +282,14 @@ def write(
     see `document_sets`; against: what dedupe was run --against, without it those of them that lie beside `root`.
     """
     dedupe, rule = Dataset.open(root), rule or Boilerplate()
-    if against is None:
-        others = beside(dedupe, set(dedupe.manifests[0].facts.get("against", ())))
-    else:
-        others = [Dataset.open(one) for one in expand(against)]
+    others, given = _others(dedupe, documents, against)
     found = survey(dedupe, others, top, rule.members)
     config = dedupe.manifests[0].config
     facts = measure(dedupe, found, rule)
     largest, boilerplate = facts[:top], [one for one in facts if one.kind][:top]
     shown = {one.cluster: one for one in [*largest, *boilerplate]}
     texts_in = document_sets(dedupe, documents)
-    clusters = cluster_rows(dedupe, found, shown.values(), texts_in)
+    clusters = cluster_rows(dedupe, found, shown.values(), texts_in, others, given)
     sizes, similarities = size_rows(found), similarity_rows(found, config["threshold"])
     pairs, sources, numbers = pair_rows(found), source_rows(found), totals(found, facts)
     page = {
@@ -295,6 +322,30 @@ def write(
     return numbers
 
 
+def _others(
+    dedupe: Dataset, documents: Sequence[str] | None, against: Sequence[str] | None
+) -> tuple[list[Dataset], list[Dataset]]:
+    """What may hold records kept elsewhere, and all named documents: theirs may be among them."""
+    if against is None:
+        others = beside(dedupe, set(dedupe.manifests[0].facts.get("against", ())))
+    else:
+        others = [Dataset.open(one) for one in expand(against)]
+    named = [Dataset.open(one).require(DOCUMENTS) for one in expand(documents or ())]
+    inputs = {sha256 for one in [dedupe, *others] for manifest in one.manifests for sha256 in manifest.inputs}
+    known = inputs.union(*(one.sha256s for one in others))
+    # documents that nothing names as its input: the kept record may stand there where its index is found no more
+    strays = [one for one in named if not set(one.sha256s) & known]
+    return [*others, *strays], [*named, *(one for one in others if one.has(DOCUMENTS))]
+
+
+def _refuse_dataset(output: str) -> None:
+    """Raise OutputError where the report would be written into a dataset directory, or over a file."""
+    if (Path(output) / MANIFEST_PATH).exists():
+        raise OutputError(f"{output} is a dataset directory; name another --output for the report")
+    if Path(output).exists() and not Path(output).is_dir():
+        raise OutputError(f"{output} is a file; name a directory as --output")
+
+
 def _count(raw: str) -> int:
     value = int(raw)
     if value < 1:
@@ -317,14 +368,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="extend",
         nargs="+",
         metavar="DIR_OR_GLOB",
-        help="dedupe's inputs, for excerpts (default: those that lie beside DEDUPE_DIR or one level below that)",
+        help="dedupe's inputs, also those of --against, to quote (default: those beside DEDUPE_DIR, or a level below)",
     )
     parser.add_argument(
         "--against",
         action="extend",
         nargs="+",
         metavar="DIR_OR_GLOB",
-        help="what dedupe was run --against, to know the sources of records kept there (default: as for --documents)",
+        help="what dedupe was run --against, to tell of records kept there (default: as for --documents)",
     )
     parser.add_argument("--top", type=_count, default=20, metavar="N", help="clusters to show (default: %(default)s)")
     parser.add_argument(
@@ -337,6 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> None:
+        _refuse_dataset(args.output)
         rule = Boilerplate(members=args.boilerplate)
         found = write(args.dedupe, args.output, args.documents, args.against, args.top, rule)
         print(

@@ -64,9 +64,11 @@ preserveAspectRatio="none" aria-hidden="true"><rect width="{{ row[value]|width(m
 <summary><b>{{ row.size|number }}</b> members, {{ row.kept|number }} kept
 {%- if row.similarity %}, similarity {{ row.similarity|span }}{% endif %},
 {% for name, n in row.sources.items() %}<bdi>{{ name }}</bdi> {{ n|number }}{{ ", " if not loop.last }}{% endfor %}
+{% if row.against %} and {{ row.against|number }} of --against{% endif %}
 {% if row.boilerplate %} <span class="plate">boilerplate: {{ row.boilerplate }}</span>{% endif %}</summary>
 <p class="dim">Median member: {{ row.median_characters|number }} characters, {{ row.median_shingles|number }} distinct
-shingles, {{ row.core|percent }} of them in the core; {{ row.own|percent }} of the members have a content of their own.
+shingles, {{ row.core|percent }} of them in the core; {{ row.own|percent }} of the members have a content of their own
+{%- if row.against %} (measured without those of --against){% endif %}.
 Cluster <code class="id">{{ row.cluster }}</code></p>
 {% for one in row.examples %}
 <p><span class="{{ one.action }}">{{ one.action }}</span>{% if one.similarity is not none %} at similarity

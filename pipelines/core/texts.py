@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipelines.core import files
 from pipelines.core.dataset import DOCUMENTS, Dataset, expand
+from pipelines.core.shards import take_rows
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH
 
@@ -30,6 +31,12 @@ def document_sets(dataset: Dataset, given: Sequence[str] | None = None) -> list[
         opened = [Dataset.open(root).require(DOCUMENTS) for root in expand(given)]
         return [one for one in opened if set(one.sha256s) & wanted] or opened
     return [one for one in beside(dataset, wanted) if one.has(DOCUMENTS)]
+
+
+def kin(dataset: Dataset, given: Sequence[Dataset]) -> list[Dataset]:
+    """The datasets that may hold the documents of `dataset`: itself, those beside it (`document_sets`), and `given`."""
+    own = [dataset] if dataset.has(DOCUMENTS) else document_sets(dataset)
+    return list({one.roots: one for one in [*own, *given]}.values())
 
 
 def beside(dataset: Dataset, wanted: set[str]) -> list[Dataset]:
@@ -67,6 +74,23 @@ def texts(documents: Sequence[Dataset], wanted: Mapping[str, Sequence[bytes]]) -
                 for row in rows.tolist():
                     found[batch.column("id")[row].as_py()] = batch.column("text")[row].as_py()
     return found
+
+
+def gather(
+    dataset: Dataset, table: str, shards: np.ndarray, numbers: np.ndarray, documents: Sequence[Dataset]
+) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Read the locators and texts, by id, of rows of a table: `shards` are positions in its keys, `numbers` of rows.
+
+    The texts are those that `documents` hold under the same shard key, see `texts`.
+    """
+    keys = dataset.keys(table)
+    locators: dict[bytes, str] = {}
+    ids: dict[str, list[bytes]] = {}
+    for shard in np.unique(shards).tolist():
+        rows = take_rows(dataset.open_shard(table, keys[shard]), numbers[shards == shard], ["id", "locator"])
+        ids[keys[shard]] = rows.column("id").to_pylist()
+        locators |= zip(ids[keys[shard]], rows.column("locator").to_pylist(), strict=True)
+    return locators, texts(documents, ids)
 
 
 def excerpt(text: str, length: int = 240) -> str:

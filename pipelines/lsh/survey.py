@@ -84,6 +84,18 @@ class Members(NamedTuple):
     row: np.ndarray
 
 
+class Outside(NamedTuple):
+    """Where the kept records stand that this index does not hold, sorted by id; those found nowhere are left out.
+
+    id: S16. other: int64, position among the others of the survey. shard, row: int64, in that one's `table_of`.
+    """
+
+    id: np.ndarray
+    other: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
+
+
 class Survey(NamedTuple):
     """Everything that the report is made of.
 
@@ -99,14 +111,15 @@ class Survey(NamedTuple):
     size: np.ndarray
     chosen: np.ndarray
     members: Members
+    outside: Outside
 
 
 class Facts(NamedTuple):
     """What is measured of one cluster.
 
     members: slice of the survey's members. kept: bool of them. similarity: least and greatest of its removals (NaN
-    where none is in this ledger). shingles, length: medians. core, own: shares, see Boilerplate. kind: '' or the kind
-    of boilerplate.
+    where none is in this ledger). shingles, length: medians. core, own: shares of the members that the index holds, see
+    Boilerplate; an exact copy of a record outside has no content of its own. kind: '' or the kind of boilerplate.
     """
 
     cluster: int
@@ -156,7 +169,7 @@ def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least
     """Read an output of dedupe: one pass over its ledger and clusters, and one over a few columns of its index.
 
     others: what dedupe was run --against: outputs of dedupe or documents that may hold the kept records. top: so many
-    of the largest clusters are chosen, and all those of at least `least` members. In memory: about 100 bytes a removed
+    of the largest clusters are chosen, and all those of at least `least` members. In memory: about 130 bytes a removed
     record, 50 a member of a cluster, 100 more a member of a chosen one. SchemaError where there is no index.
     """
     dedupe.require(INDEX)
@@ -180,11 +193,7 @@ def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least
         removals.length[gone[gone >= 0]] = part.length[gone >= 0]
         member = find(member_id, part.id)
         parts.append((cluster[member[member >= 0]], *(column[member >= 0] for column in part)))
-    for other in others:
-        table = INDEX if other.has(INDEX) else DOCUMENTS
-        for key in other.require(table).keys(table):
-            for batch in other.batches(table, key, ["id", "source"]):
-                _note(kept, kept_source, id_keys(batch.column("id")), names.codes(batch.column("source")))
+    outside = _look_outside(others, names, kept, kept_source)
     columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0, np.int64)] * 8
     by_cluster = np.lexsort([columns[1], columns[0]])
     total = len(names.numbers)
@@ -197,7 +206,34 @@ def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least
         size,
         chosen,
         Members(*(column[by_cluster] for column in columns)),
+        outside,
     )
+
+
+def table_of(other: Dataset) -> str:
+    """The table that tells of the records of what dedupe was run --against; SchemaError where it has none."""
+    if other.has(INDEX):
+        return INDEX
+    other.require(DOCUMENTS)
+    return DOCUMENTS
+
+
+def _look_outside(others: Sequence[Dataset], names: _Names, kept: np.ndarray, kept_source: np.ndarray) -> Outside:
+    """Find the kept records that have no source yet: writes their sources, and returns where they stand."""
+    rows = np.flatnonzero(kept_source < 0)
+    wanted, place = kept[rows], np.full((len(rows), 3), -1)
+    for number, other in enumerate(others):
+        table = table_of(other)
+        for shard, key in enumerate(other.keys(table)):
+            start = 0
+            for batch in other.batches(table, key, ["id", "source"]):
+                at = find(wanted, id_keys(batch.column("id")))
+                held = np.flatnonzero(at >= 0)
+                kept_source[rows[at[held]]] = names.codes(batch.column("source"))[held]
+                place[at[held]] = np.column_stack([np.broadcast_to([number, shard], (len(held), 2)), start + held])
+                start += len(batch)
+    found = place[:, 0] >= 0
+    return Outside(wanted[found], *place[found].T)
 
 
 class _Part(NamedTuple):
@@ -293,9 +329,10 @@ def _facts(found: Survey, cluster: int, members: slice, core: float, rule: Boile
     removed = gone[gone >= 0]
     similarity = found.removals.similarity[removed]
     limits = (float(similarity.min()), float(similarity.max())) if len(removed) else (np.nan, np.nan)
-    counts = np.unique(found.members.content[members], return_counts=True)[1]
+    _, content, counts = np.unique(found.members.content[members], return_inverse=True, return_counts=True)
     size = int(found.size[cluster])
-    own = float((counts == 1).sum() / max(1, counts.sum()))
+    copy = (gone >= 0) & found.removals.exact[gone] if len(removed) else np.zeros(len(gone), bool)
+    own = float(((counts[content] == 1) & ~copy).sum() / max(1, len(gone)))
     shingles = _median(found.members.shingles[members])
     kind = rule.kind(size, shingles, core, own)
     return Facts(cluster, members, gone < 0, limits, shingles, _median(found.members.length[members]), core, own, kind)

@@ -88,7 +88,10 @@ def test_what_dedupe_was_run_against_tells_the_source_of_what_it_kept(
     assert rows(named["pairs.csv"])[2][:4] == ["wiki → other", "wiki", "other", "1"]
     assert [row[0] for row in rows(named["sources.csv"])] == ["news", "wiki"]
     assert json.loads(named["totals.json"])["kept_elsewhere"] == 0
-    assert json.loads(named["clusters.json"])[1]["examples"][0]["source"] == "other"
+    cluster = json.loads(named["clusters.json"])[1]
+    assert (cluster["sources"], cluster["against"], cluster["kept_locators"]) == ({"wiki": 1}, 1, ["gone"])
+    stays = cluster["examples"][0]
+    assert (stays["source"], stays["locator"], stays["excerpt"]) == ("other", "gone", "What an earlier run kept.")
     assert written(root, tmp_path / "r2")["pairs.csv"] != named["pairs.csv"]
     manifest = json.loads((root / "_meta/manifest.json").read_text())
     manifest["facts"]["against"] = Dataset.open(str(tmp_path / "earlier" / kind)).sha256s
@@ -132,6 +135,52 @@ def test_without_the_documents_there_are_locators_and_no_excerpts(root: Path, tm
     assert b"The documents were not found" in files["index.html"]
     examples = json.loads(files["clusters.json"])[0]["examples"]
     assert [one["locator"] for one in examples] == ["n1", "w1", "n2"] and {one["excerpt"] for one in examples} == {None}
+
+
+def test_documents_of_the_other_set_quote_the_kept_record_wherever_they_lie(
+    root: Path, tmp_path: Path, decided: Decide
+) -> None:
+    """Its index says which document was kept; the documents may be named by either option, and the index be lost."""
+    decided(tmp_path / "earlier", [("o-0", "other", "gone", "What an earlier run kept.")], [], [])
+    far = tmp_path / "far/away/there"  # beside nothing that names it
+    far.mkdir(parents=True)
+    clean = str((tmp_path / "earlier/clean").rename(far / "clean"))
+    index, own = str(tmp_path / "earlier/dedupe"), str(tmp_path / "clean")
+
+    def kept(number: int, *options: str) -> tuple[Any, ...]:
+        files = written(root, tmp_path / f"r{number}", *options)
+        one = json.loads(files["clusters.json"])[1]["examples"][0]
+        return one["source"], one["locator"], one["excerpt"]
+
+    assert kept(1, "--against", index) == ("other", "gone", None)
+    text = "What an earlier run kept."
+    assert kept(2, "--against", index, "--documents", own, clean) == ("other", "gone", text)
+    assert kept(3, "--against", index, clean) == ("other", "gone", text)
+    assert kept(4, "--documents", own, clean) == ("other", "gone", text)
+    assert kept(5, "--documents", own) == ("(not found)", None, None)
+
+
+def test_an_exact_copy_of_a_record_of_the_other_set_has_no_content_of_its_own(tmp_path: Path) -> None:
+    poem = "今日天氣很好，我們一起去公園散步，看見許多花開在路旁，孩子們在樹下玩耍。" * 3
+    texts = {"old": [("o1", poem), ("o2", "Nothing like it.")], "new": [("n1", poem), ("n2", "Something else.")]}
+    for name, records in texts.items():
+        lines = [json.dumps({"id": one, "text": text}) for one, text in records]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        argv = ["--input", str(tmp_path / f"{name}.jsonl"), "--source", name, "--id-field", "id", "--workers", "1"]
+        assert ingest.main([*argv, "--output", str(tmp_path / "in" / name)]) == 0
+        argv = ["--input", str(tmp_path / "in" / name), "--output", str(tmp_path / f"dedupe-{name}"), "--workers", "1"]
+        assert dedupe.main([*argv, *(["--against", str(tmp_path / "dedupe-old")] if name == "new" else [])]) == 0
+    files = written(tmp_path / "dedupe-new", tmp_path / "r")
+    (row,) = json.loads(files["clusters.json"])
+    assert (row["size"], row["kept"], row["sources"], row["against"]) == (2, 1, {"new": 1}, 1)
+    assert row["own"] == 0 and row["kept_locators"] == ["o1"]
+    assert [(one["action"], one["locator"], one["excerpt"]) for one in row["examples"]] == [
+        ("kept", "o1", poem),
+        ("removed", "n1", poem),
+    ]
+    page = " ".join(files["index.html"].decode().split())
+    assert "<bdi>new</bdi> 1 and 1 of --against" in page
+    assert "0% of the members have a content of their own (measured without those of --against)." in page
 
 
 class _Page(HTMLParser):
@@ -217,6 +266,18 @@ def test_what_is_no_output_of_dedupe_is_an_error_that_says_so(
     assert "has no index/" in capsys.readouterr().err
     assert duplicates.main([str(root), "--output", str(tmp_path / "r"), "--documents", str(root)]) == 1
     assert "has no documents/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["dedupe", "clean", "notes.txt"])
+def test_a_report_is_not_written_into_a_dataset_or_over_a_file(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert duplicates.main([str(root), "--output", str(tmp_path / output)]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / output} is a {'file' if output == 'notes.txt' else 'dataset directory'}; name a" in error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_real_duplicates_are_reported_as_the_books_say(
