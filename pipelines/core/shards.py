@@ -307,6 +307,16 @@ def open_verified(path: str, shard: Shard) -> pa.ipc.RecordBatchFileReader:
     return reader
 
 
+def open_sized(path: str, shard: Shard) -> pa.ipc.RecordBatchFileReader:
+    """Open a shard that a manifest names; SchemaError where it has another size than there."""
+    local = path if files.is_local(path) else _local_copies.get(path, shard.sha256)
+    size = Path(local).stat().st_size if Path(local).exists() else None
+    if size != shard.bytes:
+        found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
+        raise SchemaError(f"{files.redact(path)} {found}; write the dataset again")
+    return open_shard(path, shard.sha256)
+
+
 def _sha256(source: BinaryIO) -> str:
     digest = hashlib.sha256()
     while chunk := source.read(_READ_BYTES):

@@ -56,6 +56,6 @@ class ProbeWriter:
 
     def write(self, folder: str) -> Probe:
         """Write the filter into a folder, under a name of its content (workers keep it by name)."""
-        path = files.join(folder, f"probe-{hashlib.sha256(self._bits).hexdigest()}.bin")
+        path = files.join(folder, f"probe-{hashlib.sha256(self._bits.data).hexdigest()}.bin")
         write_bytes(path, self._bits.tobytes())
         return Probe(path, self._log2_bits)

@@ -140,6 +140,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert dedupe.main([*argv, str(new)]) == 1 and "removed for themselves" in capsys.readouterr().err
     assert dedupe.main([*argv, str(tmp_path / "absent")]) == 1
     assert "is not a dataset directory" in capsys.readouterr().err
+    (shard,) = (tmp_path / "d1/index").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-8])
+    assert dedupe.main([*argv, str(tmp_path / "d1")]) == 1
+    message = capsys.readouterr().err
+    assert f"{shard} has" in message and "write the dataset again" in message
     assert not (tmp_path / "d2").exists()
 
 
