@@ -1,6 +1,6 @@
 """Query an index of Gristmill with datasketch: which documents are near to a new text?
 
-    pip install datasketch pyarrow
+    pip install . datasketch            in a checkout of Gristmill, for the definition of a shingle
     python examples/datasketch_lsh.py data/dedupe "To be, or not to be, that is the question"
 
 The index is plain Arrow: pyarrow alone reads it. Of Gristmill, only the published definition of a shingle and its hash

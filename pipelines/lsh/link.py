@@ -30,7 +30,6 @@ from pipelines.text.minhash import band_hashes
 
 CONTENT = -1  # the band of content hashes
 _RANGE_BYTES = 64 << 20  # of the pairs in one group of the shuffle
-_NOBODY = pa.array([], pa.binary(16))
 _HOT = 5  # largest buckets that a group reports
 
 
@@ -79,23 +78,27 @@ def bucket_elements(
     this: Round,
     config: DedupeConfig,
     probe: Probe | None = None,
-    gone: pa.Array = _NOBODY,
+    taking: np.ndarray | None = None,
 ) -> Iterator[Keyed]:
     """Yield the buckets that one index shard puts into a round, an element for each (band, range).
 
-    start: node number of its first row. probe: where given, only hashes that it may hold. gone: ids that take no part.
+    start: node number of its first row. probe: where given, only hashes that it may hold. taking: bool[rows of the
+    shard], those that take part; None: all.
     """
+    first = start
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for index in batches:
         nodes = start + np.arange(len(index))
         start += len(index)
-        here = pc.invert(pc.is_in(index.column("id"), gone)).to_numpy(zero_copy_only=False)
+        here = np.ones(len(index), np.bool_) if taking is None else taking[nodes - first]
         shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
         for band, hashes in bucket_hashes(index, this.bands(), config):
             wanted = here if band == CONTENT else shingled
             if probe is not None:
                 wanted = wanted & probe.may_hold(band, hashes)
-            parts.setdefault(band, []).append((hashes, nodes) if wanted.all() else (hashes[wanted], nodes[wanted]))
+            if wanted.any():
+                pair = (hashes, nodes) if wanted.all() else (hashes[wanted], nodes[wanted])
+                parts.setdefault(band, []).append(pair)
     for band, pairs in parts.items():
         hashes, nodes = (np.concatenate(column) for column in zip(*pairs, strict=True))
         for part, batch in cut_by_range(hashes, nodes, this.ranges):
@@ -125,7 +128,10 @@ def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, pro
     start, shard = int(nodes.starts[number]), nodes.shards[number]
     reader = shard.open()
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, shard.removed_ids())
+    taking, gone = None, shard.removed_ids()
+    if len(gone):  # asked once for the whole shard: the set of removed ids is built every time
+        taking = pc.invert(pc.is_in(reader.read_all()["id"], gone)).to_numpy()
+    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, taking)
 
 
 def link_bucket(key: str, batches: Sequence[pa.RecordBatch], scratch: str, cap: int) -> Report:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from pipelines.core import files
@@ -15,10 +16,27 @@ _BITS = 32  # for each hash: one in 32 others is taken for one that is held
 _LARGEST = 33  # log2 of the most bits: 1 GiB
 
 
-def _places(band: int, hashes: np.ndarray, log2_bits: int) -> np.ndarray:
-    # The lower half of a hash is free (ranges are cut by the upper one); a band has its own offset.
-    mixed = hashes + np.uint64(0x9E3779B97F4A7C15 * (band + 2) & (1 << 64) - 1)  # Knuth 6.4
-    return mixed & np.uint64((1 << log2_bits) - 1)
+def _offset(band: int) -> np.uint64:
+    return np.uint64(0x9E3779B97F4A7C15 * (band + 2) & (1 << 64) - 1)  # Knuth 6.4: each band has its own
+
+
+# The lower bits of a hash are free: ranges are cut by the upper ones.
+
+
+@numba.njit(nogil=True, cache=True)
+def _may_hold(bits: np.ndarray, hashes: np.ndarray, offset: np.uint64, mask: np.uint64) -> np.ndarray:
+    found = np.empty(len(hashes), np.bool_)
+    for i in range(len(hashes)):
+        place = (hashes[i] + offset) & mask
+        found[i] = (bits[place >> np.uint64(3)] >> np.uint8(place & np.uint64(7))) & np.uint8(1)
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _put(bits: np.ndarray, hashes: np.ndarray, offset: np.uint64, mask: np.uint64) -> None:
+    for i in range(len(hashes)):
+        place = (hashes[i] + offset) & mask
+        bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
 
 
 @dataclass(frozen=True)
@@ -30,14 +48,13 @@ class Probe:
 
     def may_hold(self, band: int, hashes: np.ndarray) -> np.ndarray:
         """Whether each hash may be one of those put in: bool[n]; never False for one that was."""
-        places = _places(band, hashes, self.log2_bits)
-        return (_bits(self.path)[places >> np.uint64(3)] >> (places & np.uint64(7)).astype(np.uint8)) & 1 == 1
+        return _may_hold(_bits(self.path), hashes, _offset(band), np.uint64((1 << self.log2_bits) - 1))
 
 
 @functools.lru_cache(maxsize=1)
 def _bits(path: str) -> np.ndarray:
     if files.is_local(path):
-        return np.memmap(path, np.uint8, "r")
+        return np.asarray(np.memmap(path, np.uint8, "r"))
     with files.open_read(path) as source:
         return np.frombuffer(source.read(), np.uint8)
 
@@ -51,8 +68,7 @@ class ProbeWriter:
 
     def add(self, band: int, hashes: np.ndarray) -> None:
         """Put in the hashes of one band: uint64[n]."""
-        places = _places(band, hashes, self._log2_bits)
-        np.bitwise_or.at(self._bits, places >> np.uint64(3), np.uint8(1) << (places & np.uint64(7)).astype(np.uint8))
+        _put(self._bits, hashes, _offset(band), np.uint64((1 << self._log2_bits) - 1))
 
     def write(self, folder: str) -> Probe:
         """Write the filter into a folder, under a name of its content (workers keep it by name)."""

@@ -74,8 +74,8 @@ def test_rounds_of_any_size_hold_the_same_pairs() -> None:
 
 
 def test_those_who_take_no_part_are_left_out() -> None:
-    gone = pa.array([bytes([0]) * 16, bytes([4]) * 16], pa.binary(16))
-    assert {node for *_, node in pairs([Round(0, 15, 1)], gone=gone)} == {101, 102, 103}
+    taking = np.array([False, True, True, True, False])
+    assert {node for *_, node in pairs([Round(0, 15, 1)], taking=taking)} == {101, 102, 103}
 
 
 def test_a_probe_lets_through_what_was_put_in_and_little_else(tmp_path: object) -> None:
