@@ -137,7 +137,7 @@ def test_a_task_that_fails_keeps_the_old_dataset(tmp_path: Path, workers: int) -
 def test_an_output_that_would_replace_its_input_is_refused(tmp_path: Path, output: str) -> None:
     run(tmp_path / "in")
     source = Dataset.open(str(tmp_path / "in"))
-    with pytest.raises(OutputError, match="is also an input of this stage"):
+    with pytest.raises(OutputError, match="is also read by this stage"):
         with begin("clean", str(tmp_path / output), Config(), INLINE, [source]):
             pass
     run(tmp_path / "in2")
