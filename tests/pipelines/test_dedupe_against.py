@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,18 @@ def test_hot_buckets_are_named_with_one_of_their_documents(tmp_path: Path) -> No
     assert facts["hot_buckets"] >= len(facts["hottest"]) > 0
     ids = {record_id("s", name).hex() for name in texts} - {record_id("s", "other").hex()}
     assert {one["example"] for one in facts["hottest"]} <= ids
+
+
+def test_stars_and_memory_agree_on_real_pages_and_poems(
+    tmp_path: Path, real_records: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, poems = real_records("documentation_versions.jsonl.zst", 1500), real_records("poetry_zh.jsonl.zst", 6000)
+    inputs = [
+        ingested(tmp_path, name, {record["id"]: record["text"] for record in records}, 1 << 19)
+        for name, records in (("pages", pages), ("poems", poems))
+    ]
+    plain = run(tmp_path / "plain", inputs).manifests[0]
+    monkeypatch.setattr(dedupe, "_NODE_BYTES", 1 << 40)
+    stars = run(tmp_path / "stars", inputs).manifests[0]
+    assert sum(sum(books.removed.values()) for books in plain.books.values()) > 50
+    assert plain.to_json() == stars.to_json()
