@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.core.cli import guarded
+from pipelines.core.cli import guarded, positive
 from pipelines.core.dataset import DOCUMENTS, Dataset, expand
 from pipelines.core.output import OutputError
 from pipelines.core.shards import write_bytes
@@ -346,13 +346,6 @@ def _refuse_dataset(output: str) -> None:
         raise OutputError(f"{output} is a file; name a directory as --output")
 
 
-def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -377,10 +370,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR_OR_GLOB",
         help="what dedupe was run --against, to tell of records kept there (default: as for --documents)",
     )
-    parser.add_argument("--top", type=_count, default=20, metavar="N", help="clusters to show (default: %(default)s)")
+    parser.add_argument("--top", type=positive, default=20, metavar="N", help="clusters to show (default: %(default)s)")
     parser.add_argument(
         "--boilerplate",
-        type=_count,
+        type=positive,
         default=Boilerplate.members,
         metavar="N",
         help="least members of a cluster that may be boilerplate (default: %(default)s)",

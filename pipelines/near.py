@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.core import files
-from pipelines.core.cli import guarded
+from pipelines.core.cli import guarded, positive
 from pipelines.core.config import parse
 from pipelines.core.dataset import LEDGER_TABLE, Dataset, expand, shard_key
 from pipelines.core.identity import content_hash
@@ -264,13 +264,6 @@ def _similarity(raw: str) -> float:
     return value
 
 
-def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 also where nothing is near."""
     parser = argparse.ArgumentParser(
@@ -289,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--documents", action="extend", nargs="+", metavar="DIR_OR_GLOB", help="dedupe's inputs: show excerpts"
     )
     parser.add_argument("--threshold", type=_similarity, default=0.7, metavar="S", help="default: %(default)s")
-    parser.add_argument("--top", type=_count, default=10, metavar="N", help="most to show (default: %(default)s)")
+    parser.add_argument("--top", type=positive, default=10, metavar="N", help="most to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
 

@@ -139,6 +139,14 @@ def _count(raw: str) -> int:
     return value
 
 
+def positive(raw: str) -> int:
+    """Read a number of 1 or more from the command line."""
+    value = int(raw)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
 def _size(raw: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", raw.strip(), re.IGNORECASE)
     if not found:
