@@ -69,7 +69,7 @@ class Run:
     def edges(self) -> list[Report]:
         """Sign what is not signed yet, and link all documents in rounds."""
         rounds = plan_rounds(self.nodes.total, self.config, self.memory)
-        alone = len(self.signed) == 1 == len({shard.fixed for shard in self.nodes.shards})
+        alone = not any(shard.fixed for shard in self.nodes.shards)
         reports = self._sign(rounds.pop(0) if alone else None)
         probe = None if alone else self._probe()
         for number, one in enumerate(rounds):

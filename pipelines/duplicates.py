@@ -6,8 +6,6 @@ gristmill duplicates data/dedupe --documents 'data/clean/*' --output reports/dup
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
@@ -20,6 +18,7 @@ import numpy as np
 from pipelines.core.cli import guarded, positive
 from pipelines.core.dataset import DOCUMENTS, Dataset, expand
 from pipelines.core.output import OutputError
+from pipelines.core.plots import csv_bytes
 from pipelines.core.shards import write_bytes
 from pipelines.core.texts import beside, document_sets, excerpt, gather, kin
 from pipelines.duplicates_page import render
@@ -255,14 +254,6 @@ def _example(
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return sink.getvalue().encode()
-
-
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -301,10 +292,10 @@ def write(
     }
     plates = [row for row in clusters if row["boilerplate"]]
     outputs = {
-        "sizes.csv": _csv(sizes, ["size", "clusters", "records"]),
-        "similarities.csv": _csv(similarities, ["similarity", "records"]),
-        "pairs.csv": _csv(pairs, _PAIR_COLUMNS),
-        "sources.csv": _csv(sources, _SOURCE_COLUMNS),
+        "sizes.csv": csv_bytes(sizes, ["size", "clusters", "records"]),
+        "similarities.csv": csv_bytes(similarities, ["similarity", "records"]),
+        "pairs.csv": csv_bytes(pairs, _PAIR_COLUMNS),
+        "sources.csv": csv_bytes(sources, _SOURCE_COLUMNS),
         "totals.json": _json(numbers),
         "clusters.json": _json(clusters),
         "index.html": render(

@@ -28,8 +28,7 @@ from pipelines.core.identity import content_hash
 from pipelines.core.shards import read_batches
 from pipelines.core.texts import document_sets, excerpt, texts
 from pipelines.lsh.survey import INDEX
-from pipelines.text.minhash import MinHashConfig, jaccard, signatures, sketches
-from pipelines.text.shingles import shingle_hashes
+from pipelines.text.minhash import MinHashConfig, jaccard, sign
 from schemas.base import SchemaError
 from schemas.ledger import REMOVED
 
@@ -69,12 +68,10 @@ def query(text: str, dataset: Dataset) -> Query:
     config = dataset.require(INDEX).manifests[0].config
     try:
         minhash = parse(MinHashConfig, config["minhash"], "the index's manifest")
-        hashes, offsets = shingle_hashes(pa.array([text]), config["shingle_size"])
+        signed = sign(pa.array([text]), config["shingle_size"], minhash)
     except (KeyError, TypeError) as error:
         raise SchemaError(f"{files.redact(dataset.roots[0])}: its manifest does not say how it was signed") from error
-    signed = signatures(hashes, offsets, minhash.num_perm, minhash.seed)[0]
-    sketch = sketches(hashes, offsets, minhash.sketch_size)[0]
-    return Query(minhash, signed, sketch, len(hashes), content_hash(text.encode()))
+    return Query(minhash, signed.signatures[0], signed.values, int(signed.counts[0]), content_hash(text.encode()))
 
 
 def candidates(signed: np.ndarray, counts: np.ndarray, one: Query, threshold: float) -> np.ndarray:

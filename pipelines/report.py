@@ -6,8 +6,6 @@ python -m pipelines.report --data data --evaluation reports/evaluation.json --ou
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections import Counter
@@ -21,6 +19,7 @@ from pipelines.core.cli import guarded
 from pipelines.core.config import corpora_of
 from pipelines.core.dataset import Dataset
 from pipelines.core.history import datasets_under
+from pipelines.core.plots import csv_bytes
 from pipelines.core.shards import write_bytes
 from pipelines.core.summary import books_table, size_lines
 from schemas.manifest import Books
@@ -129,14 +128,6 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return sink.getvalue().encode()
-
-
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
@@ -155,9 +146,9 @@ def write(data: str, tokenizer: str | None, evaluation: str | None, output: str,
     outputs = {
         "metrics.json": _json(metrics(datasets, _read_json(tokenizer))),
         "books.json": _json(books(datasets)),
-        "removals.csv": _csv(removal_rows(datasets), ["reason", "source", "records"]),
-        "lengths.csv": _csv(length_rows(datasets), ["characters", "documents"]),
-        "clusters.csv": _csv(cluster_rows(datasets), ["size", "clusters"]),
+        "removals.csv": csv_bytes(removal_rows(datasets), ["reason", "source", "records"]),
+        "lengths.csv": csv_bytes(length_rows(datasets), ["characters", "documents"]),
+        "clusters.csv": csv_bytes(cluster_rows(datasets), ["size", "clusters"]),
         "summary.txt": text.encode(),
     }
     for name, content in outputs.items():
