@@ -280,6 +280,7 @@ COMMAND = StageCommand(
     materialize=True,
     corpora=True,
     memory=True,
+    resumable=True,
     add_arguments=_arguments,
 )
 

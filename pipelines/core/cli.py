@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import signal
 import sys
@@ -41,7 +42,8 @@ class StageCommand:
     """The command line of one stage.
 
     name: of the stage and of its section in params.yaml. description: shown by --help. config: its dataclass.
-    mode: how local workers run unless --mode says otherwise (measured; see docs/runners.md).
+    mode: how local workers run unless --mode says otherwise (measured; see docs/runners.md). resumable: offer --resume;
+    all inputs must be datasets, which do not change unnoticed.
     """
 
     name: str
@@ -51,6 +53,7 @@ class StageCommand:
     materialize: bool = False
     corpora: bool = False
     memory: bool = False
+    resumable: bool = False
     add_arguments: Callable[[argparse.ArgumentParser], object] | None = None
 
     def parser(self) -> argparse.ArgumentParser:
@@ -99,6 +102,12 @@ class StageCommand:
             type=_truth,
             help="build the first pipeline, have the runner check it, list its transforms, and write nothing",
         )
+        if self.resumable:
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="leave what was done when the run ends early, and take up what such a run of the same command left",
+            )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and Beam's log")
         if self.materialize:
             parser.add_argument(
@@ -124,12 +133,22 @@ class StageCommand:
     def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
         keep_freed_memory()
         config = load(self.config, self.name, args.config, args.set)
-        options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run, getattr(args, "memory", 0))
+        memory, resume = getattr(args, "memory", 0), _asked(args) if getattr(args, "resume", False) else ""
+        options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run, memory, resume)
         configure_filesystems(beam_args)
         if self.corpora and args.corpora:
             args.input = of_corpora(args.input, corpora_of(args.corpora))
         check_dataflow(options, [*args.input, args.output])
         body(args, config, options)
+
+
+# what a command line says about how to run, or what the configuration that comes of it says better
+_HOW = {"config", "set", "runner", "workers", "mode", "dry_run", "debug", "memory", "resume"}
+
+
+def _asked(args: argparse.Namespace) -> str:
+    """What a command line asks for, as text."""
+    return json.dumps({key: value for key, value in vars(args).items() if key not in _HOW}, sort_keys=True)
 
 
 def _count(raw: str) -> int:

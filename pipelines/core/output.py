@@ -1,7 +1,8 @@
 """Make a dataset directory visible all at once, or not at all.
 
 Local: everything is written into a hidden sibling, `.NAME.partial`; the commit exchanges the two directories in one
-system call. Whoever looks sees the old dataset or the new one. `.NAME.lock` beside them keeps a second run out.
+system call. Whoever looks sees the old dataset or the new one. `.NAME.lock` beside them keeps a second run out. A run
+that may be resumed names itself in `_meta/resumable`; what it left stays for the next run of that name.
 Object stores: see `pipelines.core.remote`.
 """
 
@@ -21,6 +22,7 @@ from pipelines.core.shards import fsync_directory, write_bytes
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH, Manifest, parse
 
+RESUMABLE_PATH = "_meta/resumable"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -43,11 +45,15 @@ class Unclaimed:
 
 
 class Output:
-    """A dataset directory in the making. `root` is where the shards go until `commit`."""
+    """A dataset directory in the making. `root` is where the shards go until `commit`.
 
-    def __init__(self, path: str) -> None:
+    resumable: a name for all that decides what the run writes; "" where nothing is to be left for another run.
+    """
+
+    def __init__(self, path: str, resumable: str = "") -> None:
         self.path = path.rstrip("/") or path
         self._lock: IO[Any] | None = None
+        self._resumable = resumable
         # A link is followed: what is exchanged must be the directory and its sibling on the same disk.
         self._target = Path(self.path).resolve()
         self._partial = self._target.with_name(f".{self._target.name}.partial")
@@ -94,10 +100,13 @@ class Output:
                 raise OutputError(f"another run is writing {self.path}; wait for it, or stop it")
             if self._aside.exists() and not self._target.exists():
                 self._aside.rename(self._target)
-            for leftover in (self._partial, self._aside):
+            leftovers = [self._aside] if resumes(self.root, self._resumable) else [self._aside, self._partial]
+            for leftover in leftovers:
                 if leftover.exists():
                     shutil.rmtree(leftover)
-            self._partial.mkdir()
+            self._partial.mkdir(exist_ok=True)
+            if self._resumable:
+                write_bytes(files.join(self.root, RESUMABLE_PATH), self._resumable.encode())
         except OSError as error:
             self._release()
             raise OutputError(f"cannot write beside {self.path}: {error.strerror}") from error
@@ -132,9 +141,10 @@ class Output:
         self._release()
 
     def abort(self) -> None:
-        """Remove what was written; the old dataset, if any, stays as it was."""
+        """Remove what was written, unless it may be resumed; the old dataset, if any, stays as it was."""
         if self._lock is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            if not self._resumable:
+                shutil.rmtree(self._partial, ignore_errors=True)
             self._release()
 
     def _release(self) -> None:
@@ -142,6 +152,15 @@ class Output:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+
+
+def resumes(root: str, resumable: str) -> bool:
+    """Whether `root` holds what an earlier run of this name left."""
+    path = files.join(root, RESUMABLE_PATH)
+    if not (resumable and files.exists(path)):
+        return False
+    with files.open_read(path) as source:
+        return source.read() == resumable.encode()
 
 
 def _lock(path: Path) -> IO[Any] | None:

@@ -11,7 +11,7 @@ import contextlib
 import uuid
 
 from pipelines.core import files
-from pipelines.core.output import OutputError
+from pipelines.core.output import RESUMABLE_PATH, OutputError, resumes
 from pipelines.core.shards import write_bytes
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH, Manifest, parse
@@ -25,14 +25,18 @@ class RemoteOutput:
     OutputError where the prefix holds anything but a dataset of ours, or what a run of ours left.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, resumable: str = "") -> None:
         self.path = self.root = path.rstrip("/")
         self._token = uuid.uuid4().hex.encode()
+        self._resumable = resumable
         self._check_target()
         write_bytes(files.join(self.path, MARKER_PATH), self._token)
         if files.exists(files.join(self.path, MANIFEST_PATH)):
             files.delete([files.join(self.path, MANIFEST_PATH)])
-        self._sweep({MARKER_PATH})
+        if not resumes(self.root, resumable):
+            self._sweep({MARKER_PATH})
+        if resumable:
+            write_bytes(files.join(self.path, RESUMABLE_PATH), resumable.encode())
 
     def _check_target(self) -> None:
         manifest = files.join(self.path, MANIFEST_PATH)
@@ -73,8 +77,8 @@ class RemoteOutput:
         files.delete([files.join(self.path, MARKER_PATH)])
 
     def abort(self) -> None:
-        """Remove what was written. (The old dataset went when this run began to write under its keys.)"""
+        """Remove what was written, unless it may be resumed. (The old dataset went when this run began to write under its keys.)"""
         with contextlib.suppress(OSError):
-            if self._is_ours():
+            if self._is_ours() and not self._resumable:
                 self._sweep({MARKER_PATH})
                 files.delete([files.join(self.path, MARKER_PATH)])

@@ -129,7 +129,8 @@ class StageRun:
     def pipeline(self, label: str, build: Callable[[beam.Pipeline], beam.PCollection], total: int = 0) -> list[Report]:
         """Run one pipeline whose result is a collection of reports; returns them sorted by key.
 
-        total: bytes that its tasks will say they did, for the progress line.
+        A resumed run takes the reports of a pipeline that had ended. total: bytes that its tasks will say they did, for
+        the progress line.
         """
         coders.register()
         path = files.join(self.root, f"{_REPORTS}/{label}.json")
@@ -139,8 +140,9 @@ class StageRun:
 
         if self.options.planned:
             raise DryRun(self.stage, label, plan(whole, self.options))
-        with progress.shown(f"{self.stage} {label}", total):
-            run(whole, self.options)
+        if not files.exists(path):
+            with progress.shown(f"{self.stage} {label}", total):
+                run(whole, self.options)
         if not files.exists(path):
             return []  # no task, no report
         with files.open_read(path) as source:
@@ -262,11 +264,21 @@ def _refuse_other_stage(stage: str, output: str) -> None:
             )
 
 
+def _resumable(stage: str, config: Any, options: RunOptions, inputs: Sequence[Dataset]) -> str:
+    """Name all that decides what a run writes and in which steps; "" where it is not to be resumed."""
+    if not options.resume:
+        return ""
+    read = [sha256 for dataset in inputs for sha256 in dataset.sha256s]
+    everything = [stage, to_dict(config), _versions(), options.resume, options.shuffle_memory, read]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
 @contextmanager
 def begin(
     stage: str, output: str, config: Any, options: RunOptions, inputs: Sequence[Dataset] = ()
 ) -> Iterator[StageRun]:
-    """Claim an output directory for a run of `stage`; what was written is dropped where the body fails.
+    """Claim an output directory for a run of `stage`; what was written is dropped where the body fails, or kept for a
+    run that resumes it.
 
     OutputError where the output would replace one of the inputs.
     """
@@ -278,7 +290,8 @@ def begin(
     if options.planned:
         claimed = Unclaimed(output)
     else:
-        claimed = Output(output) if files.is_local(output) else RemoteOutput(output)
+        name = _resumable(stage, config, options, inputs)
+        claimed = Output(output, name) if files.is_local(output) else RemoteOutput(output, name)
     stage_run = StageRun(stage, claimed, config, options)
     try:
         yield stage_run
