@@ -57,7 +57,7 @@ PEERS = {
     "text-dedup": ["run_textdedup.py"],
     "datatrove": ["run_datatrove.py"],
 }
-OURS, PARTS, MARGIN_PEER = "ours", ("startup", "floor", "signing"), "datatrove"
+OURS, PARTS, MARGIN_PEERS = "ours", ("startup", "floor", "signing"), ("rensa", "datatrove")
 # each import with those above it; the last command is measured whole, on one record
 IMPORTS = {
     "python": "",
@@ -293,7 +293,7 @@ def run(bench: Bench, names: tuple[str, ...], chosen: set[str], args: argparse.N
         table.add(row)
     peers = {name: bench.peer(name, given, table, dedupe, both) for name in PEERS if name in chosen}
     if args.margin:
-        margin_rows(bench, table, names, args, ingest, dedupe, peers.get(MARGIN_PEER))
+        margin_rows(bench, table, names, args, ingest, dedupe, peers)
     dataset = Dataset.open(str(ingested))
     batches = [batch for key in dataset.keys(DOCUMENTS) for batch in dataset.batches(DOCUMENTS, key)]
     if "floor" in chosen:
@@ -318,7 +318,7 @@ def margin_rows(
     args: argparse.Namespace,
     ingest: Row,
     dedupe: Row,
-    peer: Row | None,
+    peers: dict[str, Row | None],
 ) -> None:
     """Measure several times the input, and what it cost more than the input once, which the rows are of."""
     folder = bench.work / "copies"
@@ -330,8 +330,9 @@ def margin_rows(
     added = table.add(more_ingest.minus(ingest, "margin: ingest"))
     own = table.add(more_dedupe.minus(dedupe, "margin: dedupe"))
     both = table.add(added.plus(own, "margin: ingest + dedupe"))
-    if peer and (more := bench.peer(MARGIN_PEER, given, table)):
-        table.add(more.minus(peer, f"margin: {MARGIN_PEER}"), own, both)
+    for name in MARGIN_PEERS:
+        if (once := peers.get(name)) and (more := bench.peer(name, given, table)):
+            table.add(more.minus(once, f"margin: {name}"), own, both)
 
 
 def _names(text: str, known: Iterable[str]) -> set[str]:
@@ -351,7 +352,7 @@ def main() -> None:
     parser.add_argument("--corpus", action="append", metavar="NAME", help="of the shared data; repeatable")
     parser.add_argument("--limit", type=int, metavar="N", help="records of each corpus, at most")
     parser.add_argument("--only", type=lambda text: _names(text, known), metavar="NAME,…", help=", ".join(known))
-    parser.add_argument("--margin", action="store_true", help=f"also --times the input: ours, and {MARGIN_PEER}")
+    parser.add_argument("--margin", action="store_true", help="also --times the input: ours, rensa, datatrove")
     parser.add_argument("--times", type=int, default=4, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the copies")
     parser.add_argument("--cores", type=int, default=2, metavar="N")

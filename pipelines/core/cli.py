@@ -106,7 +106,7 @@ class StageCommand:
             parser.add_argument(
                 "--resume",
                 action="store_true",
-                help="leave what was done when the run ends early, and take up what such a run of the same command left",
+                help="keep what was done when the run ends early; take up what such a run of this command kept",
             )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error, and Beam's log")
         if self.materialize:

@@ -77,7 +77,10 @@ class RemoteOutput:
         files.delete([files.join(self.path, MARKER_PATH)])
 
     def abort(self) -> None:
-        """Remove what was written, unless it may be resumed. (The old dataset went when this run began to write under its keys.)"""
+        """Remove what was written, unless it may be resumed.
+
+        (The old dataset went when this run began to write under its keys.)
+        """
         with contextlib.suppress(OSError):
             if self._is_ours() and not self._resumable:
                 self._sweep({MARKER_PATH})

@@ -53,8 +53,8 @@ class RunOptions:
 
     runner: one of RUNNERS. workers: local workers, 0 = all cores. mode: 'inline', 'threads' or 'processes', of the
     local runner. beam_args: further options for Beam. dry_run: build and check the first pipeline, and stop. memory:
-    bytes that a stage plans with where it can choose, 0 = a quarter of the machine's. resume: what the command line asks
-    for, as text, where the run may be taken up again; "" = what it wrote is dropped when it ends early.
+    bytes that a stage plans with where it can choose, 0 = a quarter of the machine's. resume: what the command line
+    asks for, as text, where the run may be taken up again; "" = what it wrote is dropped when it ends early.
     """
 
     runner: str = "local"

@@ -68,8 +68,30 @@ def bucket_hashes(index: pa.RecordBatch, bands: range, config: DedupeConfig) -> 
     first, last = max(bands.start, 0), bands.stop
     if first < last:
         minhash = config.minhash
-        signed = index.column("signature").flatten().to_numpy().reshape(len(index), minhash.num_perm)
-        yield from enumerate(band_hashes(signed, minhash.bands, minhash.rows, first, last), first)
+        yield from enumerate(band_hashes(_signed(index), minhash.bands, minhash.rows, first, last), first)
+
+
+def _signed(index: pa.RecordBatch) -> np.ndarray:
+    return index.column("signature").flatten().to_numpy().reshape(len(index), -1)
+
+
+def _wanted(
+    index: pa.RecordBatch, here: np.ndarray, bands: range, config: DedupeConfig, probe: Probe | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield each band, and the hashes and rows of the index, of those `here`, that belong into its buckets."""
+    shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
+    if probe is None:
+        for band, hashes in bucket_hashes(index, bands, config):
+            rows = np.flatnonzero(here if band == CONTENT else shingled)
+            yield band, hashes[rows], rows
+        return
+    for band, hashes in bucket_hashes(index, range(bands.start, min(bands.stop, 0)), config):
+        rows = np.flatnonzero(here & probe.may_hold(band, hashes))
+        yield band, hashes[rows], rows
+    if (near := range(max(bands.start, 0), bands.stop)) and len(index):
+        found, hashes, rows = probe.bands_held(_signed(index), shingled, near, config.minhash.rows)
+        for band in np.unique(found).tolist():
+            yield band, hashes[found == band], rows[found == band]
 
 
 def bucket_elements(
@@ -88,17 +110,11 @@ def bucket_elements(
     first = start
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for index in batches:
-        nodes = start + np.arange(len(index))
+        here = np.ones(len(index), np.bool_) if taking is None else taking[start - first :][: len(index)]
+        for band, hashes, rows in _wanted(index, here, this.bands(), config, probe):
+            if len(rows):
+                parts.setdefault(band, []).append((hashes, start + rows))
         start += len(index)
-        here = np.ones(len(index), np.bool_) if taking is None else taking[nodes - first]
-        shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
-        for band, hashes in bucket_hashes(index, this.bands(), config):
-            wanted = here if band == CONTENT else shingled
-            if probe is not None:
-                wanted = wanted & probe.may_hold(band, hashes)
-            if wanted.any():
-                pair = (hashes, nodes) if wanted.all() else (hashes[wanted], nodes[wanted])
-                parts.setdefault(band, []).append(pair)
     for band, pairs in parts.items():
         hashes, nodes = (np.concatenate(column) for column in zip(*pairs, strict=True))
         for part, batch in cut_by_range(hashes, nodes, this.ranges):
@@ -127,10 +143,11 @@ def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, pro
     """Yield the buckets that a shard of the index, read again, puts into a round."""
     start, shard = int(nodes.starts[number]), nodes.shards[number]
     reader = shard.open()
-    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]  # mapped: no memory of its own
     taking, gone = None, shard.removed_ids()
     if len(gone):  # asked once for the whole shard: the set of removed ids is built every time
-        taking = pc.invert(pc.is_in(reader.read_all()["id"], gone)).to_numpy()
+        ids = pa.chunked_array([batch.column("id") for batch in batches], gone.type)
+        taking = pc.invert(pc.is_in(ids, gone)).to_numpy()
     yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, taking)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.core import files
 from pipelines.core.shards import write_bytes
+from pipelines.text.minhash import band_hash
 
 _BITS = 32  # for each hash: one in 32 others is taken for one that is held
 _LARGEST = 33  # log2 of the most bits: 1 GiB
@@ -23,13 +24,32 @@ def _offset(band: int) -> np.uint64:
 # The lower bits of a hash are free: ranges are cut by the upper ones.
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _is_set(bits: np.ndarray, hash_: np.uint64, offset: np.uint64, mask: np.uint64) -> bool:
+    place = (hash_ + offset) & mask
+    return (bits[place >> np.uint64(3)] >> np.uint8(place & np.uint64(7))) & np.uint8(1) != 0
+
+
 @numba.njit(nogil=True, cache=True)
 def _may_hold(bits: np.ndarray, hashes: np.ndarray, offset: np.uint64, mask: np.uint64) -> np.ndarray:
     found = np.empty(len(hashes), np.bool_)
     for i in range(len(hashes)):
-        place = (hashes[i] + offset) & mask
-        found[i] = (bits[place >> np.uint64(3)] >> np.uint8(place & np.uint64(7))) & np.uint8(1)
+        found[i] = _is_set(bits, hashes[i], offset, mask)
     return found
+
+
+@numba.njit(nogil=True, cache=True)
+def _bands_held(bits, signatures, taking, first, offsets, rows, mask):  # type: ignore[no-untyped-def]
+    most, count = len(signatures) * len(offsets), 0
+    bands, hashes, places = np.empty(most, np.int64), np.empty(most, np.uint64), np.empty(most, np.int64)
+    for i in range(len(signatures)):
+        if taking[i]:
+            for k in range(len(offsets)):
+                hash_ = band_hash(signatures[i], first + k, rows)
+                if _is_set(bits, hash_, offsets[k], mask):
+                    bands[count], hashes[count], places[count] = first + k, hash_, i
+                    count += 1
+    return bands[:count], hashes[:count], places[:count]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -49,6 +69,18 @@ class Probe:
     def may_hold(self, band: int, hashes: np.ndarray) -> np.ndarray:
         """Whether each hash may be one of those put in: bool[n]; never False for one that was."""
         return _may_hold(_bits(self.path), hashes, _offset(band), np.uint64((1 << self.log2_bits) - 1))
+
+    def bands_held(
+        self, signatures: np.ndarray, taking: np.ndarray, bands: range, rows: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hash the bands of signatures and keep those of which `may_hold` is true.
+
+        signatures: uint32[n, permutations]. taking: bool[n], the rows to look at. Returns band int64[m], hash uint64[m]
+        and row int64[m] of each, by ascending row.
+        """
+        offsets = np.array([_offset(band) for band in bands], np.uint64)
+        mask = np.uint64((1 << self.log2_bits) - 1)
+        return _bands_held(_bits(self.path), signatures, taking, bands.start, offsets, rows, mask)  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1)

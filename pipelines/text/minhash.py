@@ -227,16 +227,22 @@ def _sign(data, offsets, info, fold, quick, size, factors, increments, k):  # ty
     return signed, counts, values[: ends[sets]].copy(), ends
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def band_hash(signature: np.ndarray, band: int, rows: int) -> np.uint64:
+    """Hash one band of one signature, in compiled code."""
+    state = fmix64(np.uint64(band + 1))
+    for j in range(band * rows, (band + 1) * rows):
+        state = fmix64(state ^ np.uint64(signature[j]))
+    return state
+
+
 @numba.njit(nogil=True, cache=True)
 def _band_hashes(signatures: np.ndarray, first: int, last: int, rows: int) -> np.ndarray:
     count = signatures.shape[0]
     out = np.empty((last - first, count), np.uint64)
     for i in range(count):
         for band in range(first, last):
-            state = fmix64(np.uint64(band + 1))
-            for j in range(band * rows, (band + 1) * rows):
-                state = fmix64(state ^ np.uint64(signatures[i, j]))
-            out[band - first, i] = state
+            out[band - first, i] = band_hash(signatures[i], band, rows)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Dedupe that ends early and is run again with --resume: what had ended is not done twice, and the bytes are the same."""
+"""Dedupe that ended early, run again with --resume: what was done is not done twice, and the bytes are the same."""
 
 from __future__ import annotations
 
