@@ -54,23 +54,34 @@ def iban_digits(country: str, account: str) -> str:
 
 PLAIN = (
     "{}", "The file lists {} as well.", "See {} for details.", "({})", "contact,{},2019", "- {}\n- and more",
-    "It was {}, and nobody knew.", "“{}”", "他留下了{}这一条。", "资料：{}。", "（{}）", "名单上有{}、以及其他人。", "内容为{}，请核对",
+    "It was {}, and nobody knew.", "“{}”", "他留下了{}这一条。", "资料：{}。", "（{}）", "名单上有{}、以及其他人。",
+    "内容为{}，请核对",
 )  # fmt: skip
 EMAIL = (
     "Contact: {}", "Write to {}.", "Please e-mail {}, or call us.", "<{}>", "mailto:{}", "Jane Doe <{}> wrote:",
-    "邮箱{}。", "邮箱：{}，欢迎来信", "请发邮件至{}联系我们", "电子邮件（{}）", "联系人张三{}转", "E-mail:{};", "[{}]", '"{}"',
+    "邮箱{}。", "邮箱：{}，欢迎来信", "请发邮件至{}联系我们", "电子邮件（{}）", "联系人张三{}转", "E-mail:{};",
+    "[{}]", '"{}"',
     "来信请寄{}、或致电", "author = {{{}}}",
 )  # fmt: skip
 PHONE = (
     "Tel: {}", "Phone {}", "Call {} today.", "Please call us at {}.", "Fax: {}", "Mobile: {}, ask for Jane",
-    "电话：{}", "电话:{}。", "联系电话{}，欢迎咨询", "手机：{}", "手机号{}", "传真：{}；", "请拨打{}联系我们", "热线电话：{}（工作日）",
+    "电话：{}", "电话:{}。", "联系电话{}，欢迎咨询", "手机：{}", "手机号{}", "传真：{}；", "请拨打{}联系我们",
+    "热线电话：{}（工作日）",
     "联系方式：{}", "WhatsApp: {}", "T: {}", "Telephone: {} (office hours)",
 )  # fmt: skip
 CARD = (
-    "Card number: {}", "Visa {}", "card no. {}", "pay with {} please", "信用卡号：{}", "卡号{}，有效期12/27", "银行卡：{}。",
+    "Card number: {}", "Visa {}", "card no. {}", "pay with {} please", "信用卡号：{}", "卡号{}，有效期12/27",
+    "银行卡：{}。",
     "请汇款至{}账户",
 )  # fmt: skip
-IDENTITY = ("身份证号：{}", "身份证号码{}，", "公民身份号码：{}。", "ID number {}", "证件号码为{}的居民", "被告人王某，身份证{}")
+IDENTITY = (
+    "身份证号：{}",
+    "身份证号码{}，",
+    "公民身份号码：{}。",
+    "ID number {}",
+    "证件号码为{}的居民",
+    "被告人王某，身份证{}",
+)
 IBAN = ("IBAN: {}", "Account {} at the bank", "please transfer to {}.", "账户：{}。", "收款账号{}，", "IBAN {}")
 ADDRESS = (
     "Client {} connected.", "Failed login from {}", "{} - - [12/May/2019:10:00:00 +0000]", "ping {}", "http://{}/index",
@@ -101,14 +112,28 @@ def _wide(text: str) -> str:
 
 EMAILS = (
     "jane.doe@gmail.com", "j@x.co", "info@university.ac.uk", "first.last+tag@sub.domain.org", "o'brien@mail.ie",
-    "user_name@my-company.io", "UPPER.CASE@DOMAIN.COM", "13812345678@163.com", "123456789@qq.com", "zhang-san@sina.com.cn",
-    "wang_wei@mail.tsinghua.edu.cn", "a.b.c.d@e.f.g.hk", "x@xn--fiqs8s.cn", "curator@louvre.museum", "me@photos.photography",
+    "user_name@my-company.io", "UPPER.CASE@DOMAIN.COM", "13812345678@163.com", "123456789@qq.com",
+    "zhang-san@sina.com.cn",
+    "wang_wei@mail.tsinghua.edu.cn", "a.b.c.d@e.f.g.hk", "x@xn--fiqs8s.cn", "curator@louvre.museum",
+    "me@photos.photography",
     "abc@example.com", "support@github.com", "hello@startup.ai", "r2d2@droid.dev", "no-reply@accounts.google.com",
     "webmaster@gov.cn", "lihua2008@126.com", "test.email-with-dash@example.co.jp", "postmaster@mail.ru",
     "d'artagnan@musketeers.fr", "1@numbers.net", "under__score@double.us", "x.y+z-w_v@q-r.s-t.de", "anna@müller.de",
 )  # fmt: skip
-_FIRST = ("li.ming", "jane", "john.smith", "wangxiaoming", "k_tanaka", "maria-jose", "sales", "ivan.petrov", "zs1988", "bob")
-_HOSTS = ("gmail.com", "qq.com", "163.com", "outlook.com", "mail.pku.edu.cn", "yahoo.co.jp", "company.de", "foxmail.com",
+_FIRST = (
+    "li.ming",
+    "jane",
+    "john.smith",
+    "wangxiaoming",
+    "k_tanaka",
+    "maria-jose",
+    "sales",
+    "ivan.petrov",
+    "zs1988",
+    "bob",
+)
+_HOSTS = ("gmail.com", "qq.com", "163.com", "outlook.com", "mail.pku.edu.cn", "yahoo.co.jp", "company.de",
+    "foxmail.com",
           "uni-bonn.de", "nhs.uk", "state.gov", "sub.example.org")  # fmt: skip
 
 
@@ -127,26 +152,34 @@ def _emails(rng: random.Random) -> Iterator[tuple[str, str]]:
 # --- phone --------------------------------------------------------------------------------------------------------
 
 INTERNATIONAL = (
-    "+1 212-*##-####", "+1 (415) *##-####", "+1.617.*##.####", "+1202*######", "+44 20 7946 ####", "+44 (0)20 7946 ####",
-    "+447911 12####", "+49 30 9018####", "+49 151 2345####", "+33 1 42 68 ## ##", "+33 6 12 ## ## ##", "+39 06 6982 ####",
+    "+1 212-*##-####", "+1 (415) *##-####", "+1.617.*##.####", "+1202*######", "+44 20 7946 ####",
+    "+44 (0)20 7946 ####",
+    "+447911 12####", "+49 30 9018####", "+49 151 2345####", "+33 1 42 68 ## ##", "+33 6 12 ## ## ##",
+    "+39 06 6982 ####",
     "+34 612 34# ###", "+81 3-3224-5###", "+81-90-1234-####", "+61 2 9374 4###", "+91 98765 4####", "+55 11 91234-####",
     "+7 (495) 123-##-##", "+82 2-312-3###", "+852 2345 ####", "+886 2 2345 ####", "+65 6123 4###", "+52 55 1234 ####",
-    "+31 20 123 4###", "+41 44 668 1# ##", "+46 8 123 45# ##", "+27 21 123 4###", "+86 138 ####%####", "+86 10 6275 ####",
+    "+31 20 123 4###", "+41 44 668 1# ##", "+46 8 123 45# ##", "+27 21 123 4###", "+86 138 ####%####",
+    "+86 10 6275 ####",
     "+86-10-6275####", "+86 (21) 6471 ####", "+8613*########", "+358 9 1234 5##", "+380 44 123 4###", "+20 2 2345 ####",
 )  # fmt: skip
-NORTH_AMERICAN = ("(212) *##-####", "415-*##-####", "617.*##.####", "(312)*##-####", "1-800-*##-####", "1 (202) *##-####",
+NORTH_AMERICAN = ("(212) *##-####", "415-*##-####", "617.*##.####", "(312)*##-####", "1-800-*##-####",
+    "1 (202) *##-####",
                   "206-*##-#### ext. 12", "(555) 123-4567", "555-867-5309")  # fmt: skip
 CHINESE_MOBILE = (
-    "13#########", "15#-####-####", "18# #### ####", "17#########", "19#-########", "+86 13# #### ####", "+8615#########",
+    "13#########", "15#-####-####", "18# #### ####", "17#########", "19#-########", "+86 13# #### ####",
+    "+8615#########",
     "86-138-####-####", "(+86)139########", "+86-137-####-####", "0086 136 #### ####",
 )  # fmt: skip
 CHINESE_LANDLINE = (
-    "010-6275####", "010-6275-####", "(010) 6275 ####", "（021）6471####", "021-6471####", "0755-2654####", "(0571)8765####",
+    "010-6275####", "010-6275-####", "(010) 6275 ####", "（021）6471####", "021-6471####", "0755-2654####",
+    "(0571)8765####",
     "0755-2654 ####", "400-810-####", "0571－8765####", "010-6275####-801", "010-6275####转8001", "800-820-####",
 )  # fmt: skip
 NATIONAL = (
-    "020 7946 ####", "07911 12####", "0161 496 0###", "01 42 68 ## ##", "06.12.##.##.##", "030 9018####", "030/9018####",
-    "089-1234####", "03-3224-5###", "090-1234-####", "02 9374 4###", "0412 345 ###", "8 (495) 123-##-##", "02-2345-####",
+    "020 7946 ####", "07911 12####", "0161 496 0###", "01 42 68 ## ##", "06.12.##.##.##", "030 9018####",
+    "030/9018####",
+    "089-1234####", "03-3224-5###", "090-1234-####", "02 9374 4###", "0412 345 ###", "8 (495) 123-##-##",
+    "02-2345-####",
     "0912-345-###", "02-312-3###", "010-1234-5###", "06 6982 ####", "(11) 91234-####", "022-2345 ####",
 )  # fmt: skip
 # Only a label before them says what they are.
@@ -157,7 +190,7 @@ LABELLED = (
 
 
 def _phones(rng: random.Random) -> Iterator[tuple[str, str]]:
-    both = PHONE + PLAIN
+    both = (*PHONE, *PLAIN, "李工{}", "王同学{}（微信同号）")
     for template, times in (
         *((template, 2) for template in INTERNATIONAL),
         *((template, 5) for template in NORTH_AMERICAN),
@@ -177,9 +210,18 @@ def _phones(rng: random.Random) -> Iterator[tuple[str, str]]:
 
 # --- addresses ----------------------------------------------------------------------------------------------------
 
-IPV4 = ("8.26.56.26", "93.184.216.34", "203.0.78.12", "114.247.50.2", "61.135.169.121", "1.180.13.77", "185.199.108.153")
+IPV4 = (
+    "8.26.56.26",
+    "93.184.216.34",
+    "203.0.78.12",
+    "114.247.50.2",
+    "61.135.169.121",
+    "1.180.13.77",
+    "185.199.108.153",
+)
 IPV6 = (
-    "2001:470:1f0b:a1::2", "2a00:1450:4001:81b::200e", "2408:8207:1850:4c30:9d2e:7f11:3c4a:5b6d", "2606:2800:220:1::248",
+    "2001:470:1f0b:a1::2", "2a00:1450:4001:81b::200e", "2408:8207:1850:4c30:9d2e:7f11:3c4a:5b6d",
+    "2606:2800:220:1::248",
     "2A02:8109:B6C0:1D00:A5E1:9B3F:2C7D:11E4", "240e:3b7:3272:d8d0::1001", "2400:da00::dbf:0:100",
 )  # fmt: skip
 
@@ -192,8 +234,11 @@ def _address4(rng: random.Random) -> str:
 def _address6(rng: random.Random) -> str:
     first = rng.choice(("2001:4", "2a02:", "2408:8", "2600:1", "2804:"))
     parts = [f"{rng.randrange(1, 0xFFF):x}" for _ in range(rng.choice((3, 6)))]
-    return first + ":".join(parts) + ("" if len(parts) == 7 else "::" if len(parts) == 3 else ":") + (
-        f"{rng.randrange(1, 0xFFFF):x}"
+    return (
+        first
+        + ":".join(parts)
+        + ("" if len(parts) == 7 else "::" if len(parts) == 3 else ":")
+        + (f"{rng.randrange(1, 0xFFFF):x}")
     )
 
 
@@ -215,7 +260,8 @@ def _addresses6(rng: random.Random) -> Iterator[tuple[str, str]]:
 
 # prefix, length, groups
 CARDS = (
-    ("4", 16, (4, 4, 4, 4)), ("51", 16, (4, 4, 4, 4)), ("2221", 16, (4, 4, 4, 4)), ("34", 15, (4, 6, 5)), ("37", 15, (4, 6, 5)),
+    ("4", 16, (4, 4, 4, 4)), ("51", 16, (4, 4, 4, 4)), ("2221", 16, (4, 4, 4, 4)), ("34", 15, (4, 6, 5)), ("37", 15,
+    (4, 6, 5)),
     ("6011", 16, (4, 4, 4, 4)), ("65", 16, (4, 4, 4, 4)), ("3530", 16, (4, 4, 4, 4)), ("36", 14, (4, 6, 4)),
     ("622202", 19, (4, 4, 4, 4, 3)), ("622848", 19, (6, 13)), ("6225", 16, (4, 4, 4, 4)), ("2200", 16, (4, 4, 4, 4)),
 )  # fmt: skip
@@ -245,7 +291,8 @@ def _cards(rng: random.Random) -> Iterator[tuple[str, str]]:
     yield "４５３９５７８７６３６２１４８６", "卡号：{}。"
 
 
-_REGIONS = ("110105", "310104", "440305", "330106", "510107", "420106", "610113", "370202", "230103", "654101", "820000",
+_REGIONS = ("110105", "310104", "440305", "330106", "510107", "420106", "610113", "370202", "230103", "654101",
+    "820000",
             "320583", "140107", "532901")  # fmt: skip
 
 
@@ -275,7 +322,8 @@ IBANS = (
     "GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR1420041010050500013M02606", "NL91ABNA0417164300",
     "CH93 0076 2011 6238 5295 7", "ES9121000418450200051332", "IT60X0542811101000000123456", "BE68 5390 0754 7034",
     "NO9386011117947", "SA0380000000608010167519", "MT84MALT011000012345MTLCAST001S", "PL61109010140000071219812874",
-    "AE070331234567890123456", "BR1800360305000010009795493C1", "TR330006100519786457841326", "SE4550000000058398257466",
+    "AE070331234567890123456", "BR1800360305000010009795493C1", "TR330006100519786457841326",
+    "SE4550000000058398257466",
 )  # fmt: skip
 
 
@@ -285,7 +333,8 @@ def iban(rng: random.Random, country: str, template: str) -> str:
     return country + iban_digits(country, account) + account
 
 
-_IBAN_TEMPLATES = (("DE", "n" * 18), ("GB", "aaaa" + "n" * 14), ("FR", "n" * 23), ("NL", "aaaa" + "n" * 10), ("AT", "n" * 16),
+_IBAN_TEMPLATES = (("DE", "n" * 18), ("GB", "aaaa" + "n" * 14), ("FR", "n" * 23), ("NL", "aaaa" + "n" * 10), ("AT",
+    "n" * 16),
                    ("PT", "n" * 21), ("DK", "n" * 14), ("IE", "aaaa" + "n" * 14), ("PL", "n" * 24))  # fmt: skip
 
 
@@ -342,13 +391,18 @@ def tokens(rng: random.Random) -> list[str]:
     ]  # fmt: skip
 
 
-TOKEN = ("{}", "token: {}", "export TOKEN={}", 'key = "{}"', "curl -H 'Authorization: Bearer {}'", "我的密钥是{}。", "密钥：{}，请勿外传",
+TOKEN = ("{}", "token: {}", "export TOKEN={}", 'key = "{}"', "curl -H 'Authorization: Bearer {}'", "我的密钥是{}。",
+    "密钥：{}，请勿外传",
          "Do not commit {} to the repository.", "{}\n", "('{}')")  # fmt: skip
 PASSWORDS = (
-    'password = "{}"', "PASSWORD={}", "DB_PASSWORD={}\nDB_HOST=localhost", '"password": "{}",', "password: {}", "pwd={};",
-    "Server=db;Database=app;User Id=sa;Password={};", "api_key: {}", 'apiKey: "{}",', "api-key={}", "client_secret: '{}'",
-    "secret_key = '{}'", "access_token={}&", "postgres://app:{}@db.internal:5432/app", "https://deploy:{}@git.internal.net/x",
-    "密码：{}。", "密码:{}", "登录密码是：{}，", "aws_secret_access_key = {}", "AuthToken: {}", "--password={} --user=root",
+    'password = "{}"', "PASSWORD={}", "DB_PASSWORD={}\nDB_HOST=localhost", '"password": "{}",', "password: {}",
+    "pwd={};",
+    "Server=db;Database=app;User Id=sa;Password={};", "api_key: {}", 'apiKey: "{}",', "api-key={}",
+    "client_secret: '{}'",
+    "secret_key = '{}'", "access_token={}&", "postgres://app:{}@db.internal:5432/app",
+    "https://deploy:{}@git.internal.net/x",
+    "密码：{}。", "密码:{}", "登录密码是：{}，", "aws_secret_access_key = {}", "AuthToken: {}",
+    "--password={} --user=root",
     'passwd: "{}"',
 )  # fmt: skip
 _SECRET_VALUES = ("hex", "alnum", "mixed")
@@ -365,7 +419,8 @@ def _secrets(rng: random.Random) -> Iterator[tuple[str, str]]:
             elif kind == "alnum":
                 value = _letters(rng, rng.choice((16, 20, 40)))
             else:
-                value = f"{_letters(rng, 5)}{rng.choice('!#%-_')}{_letters(rng, 4, string.ascii_uppercase)}{rng.randrange(10, 99)}"
+                value = _letters(rng, 5) + rng.choice("!#%-_") + _letters(rng, 4, string.ascii_uppercase)
+                value += str(rng.randrange(10, 99))
             yield (_letters(rng, 40, _BASE64) if "aws" in context else value), context
     for name in ("RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY"):
         for context in ("{}", "key.pem:\n{}\n", "私钥如下：\n{}\n请妥善保管"):

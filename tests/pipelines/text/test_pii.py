@@ -1,0 +1,322 @@
+"""Personal data: the labelled set, values with their check digits, spans, modes, linear time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.core.config import ConfigError, parse
+from pipelines.text import pii, pii_numbers, pii_words
+from pipelines.text.pii import KINDS, SIGNALS, PiiConfig, Spans
+
+sys.path.append(str(Path(__file__).resolve().parent))  # the labelled set, which benchmarks/pii.py reads too
+
+from pii_cases import Case, Score, iban_digits, id_digit, luhn_digit, positives, score
+from pii_negatives import negatives
+
+REPORT = PiiConfig("report")
+
+
+def found(texts: list[str], config: PiiConfig = REPORT) -> list[list[tuple[int, int, str]]]:
+    """Find, as lists of (first byte, end, kind), one for each text."""
+    rows: list[list[tuple[int, int, str]]] = [[] for _ in texts]
+    spans = pii.find(pa.array(texts, pa.string()), config)
+    for row, start, end, kind in zip(*(column.tolist() for column in spans), strict=True):
+        rows[row].append((start, end, KINDS[kind]))
+    return rows
+
+
+def values(text: str, config: PiiConfig = REPORT) -> list[tuple[str, str]]:
+    """Find, as (kind, value)."""
+    return [(kind, text.encode()[start:end].decode()) for start, end, kind in found([text], config)[0]]
+
+
+# --- the labelled set ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled() -> list[Case]:
+    """All cases, positive and negative."""
+    return positives() + negatives()
+
+
+@pytest.fixture(scope="module")
+def scores(labelled: list[Case]) -> dict[str, Score]:
+    """What the detector makes of them."""
+    return score(labelled, found([case.text for case in labelled]))
+
+
+def test_the_labelled_set_has_500_positive_and_2000_negative_texts() -> None:
+    assert len({case.text for case in positives()}) >= 500
+    assert len({case.text for case in negatives()}) >= 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recall_and_precision_of_each_kind_are_at_least_98_percent(kind: str, scores: dict[str, Score]) -> None:
+    one = scores[kind]
+    assert one.right + one.missed >= 50
+    assert one.recall >= 0.98, one
+    assert one.precision >= 0.98, one
+
+
+def test_what_is_redacted_is_found_no_more(labelled: list[Case]) -> None:
+    texts = pa.array([case.text for case in labelled])
+    for mode in ("redact", "hash"):
+        config = PiiConfig(mode)
+        redacted = pii.apply(texts, pii.find(texts, config), config, b"key")
+        again = pii.find(redacted, config)
+        assert [redacted[row].as_py() for row in again.rows.tolist()] == []
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+
+@given(st.text("0123456789", min_size=12, max_size=18))
+def test_of_the_ten_last_digits_luhn_takes_one(digits: str) -> None:
+    taken = [d for d in "0123456789" if pii_numbers.is_card("4" + digits[:14] + d)] if len(digits) > 13 else []
+    if taken:
+        assert taken == [luhn_digit("4" + digits[:14])]
+
+
+def test_identity_numbers_need_a_province_a_date_and_the_check_character() -> None:
+    assert pii_numbers.is_identity("11010519491231002X")  # the example of GB 11643
+    assert pii_numbers.is_identity("11010519491231002x")
+    for wrong in ("110105194912310021", "99010519491231002X", "110105194913310021"):
+        assert not pii_numbers.is_identity(wrong)
+    for day, valid in (("20000229", True), ("19000229", False), ("20010431", False)):
+        digits = f"110105{day}002"
+        assert pii_numbers.is_identity(digits + id_digit(digits)) is valid
+
+
+@pytest.mark.parametrize("value", ["GB82WEST12345698765432", "DE89370400440532013000", "NO9386011117947"])
+def test_one_wrong_digit_is_no_iban(value: str) -> None:
+    assert pii_words.is_iban(value)
+    assert value[2:4] == iban_digits(value[:2], value[4:])
+    assert values(f"IBAN {value}") == [("iban", value)]
+    for at in range(4, len(value)):
+        if value[at].isdigit():
+            wrong = value[:at] + str((int(value[at]) + 1) % 10) + value[at + 1 :]
+            assert not pii_words.is_iban(wrong)
+
+
+def test_an_address_is_found_by_scope() -> None:
+    text = "from 93.184.216.34, from 192.168.1.20, from 8.8.8.8, from 2606:2800:220:1::248, from fe80::1"
+    by_scope = {
+        scope: [v for _, v in values(text, PiiConfig("report", ip_scope=scope))]
+        for scope in ("global", "private", "all")
+    }
+    assert by_scope == {
+        "global": ["93.184.216.34", "2606:2800:220:1::248"],
+        "private": ["192.168.1.20", "fe80::1"],
+        "all": ["93.184.216.34", "192.168.1.20", "8.8.8.8", "2606:2800:220:1::248", "fe80::1"],
+    }
+
+
+def test_chinese_text_needs_no_spaces_around_a_value() -> None:
+    assert values("电话：13812345678，邮箱abc@example.com。") == [
+        ("phone", "13812345678"),
+        ("email", "abc@example.com"),
+    ]
+    assert values("电话：１３８－１２３４－５６７８；身份证１１０１０５１９４９１２３１００２Ｘ。") == [
+        ("phone", "１３８－１２３４－５６７８"),
+        ("cn_id", "１１０１０５１９４９１２３１００２Ｘ"),
+    ]
+
+
+def test_national_numbers_are_those_of_the_regions_asked_for() -> None:
+    for region, value in (
+        ("DE", "030/9018200"),
+        ("AU", "0412 345 678"),
+        ("US", "(212) 736-5000"),
+        ("CN", "13812345678"),
+    ):
+        text = f"It is {value}, they say."
+        assert values(text) == values(text, PiiConfig("report", phone_regions=(region,))) == [("phone", value)]
+        others = tuple(other for other in ("US", "CN", "FR") if other != region)
+        assert values(text, PiiConfig("report", phone_regions=others)) == []
+    assert values("call +49 30 901820", PiiConfig("report", phone_regions=())) == [("phone", "+49 30 901820")]
+
+
+# --- spans --------------------------------------------------------------------------------------------------------
+
+
+def test_spans_are_bytes_of_their_own_text() -> None:
+    spans = pii.find(pa.array(["无", None, "邮箱a@b.cn", "a@b.cn，c@d.cn"]), REPORT)
+    email = KINDS.index("email")
+    assert spans.rows.tolist() == [2, 3, 3]
+    assert spans.starts.tolist() == [6, 0, 9]
+    assert spans.ends.tolist() == [12, 6, 15]
+    assert spans.kinds.tolist() == [email] * 3
+    assert [column.dtype for column in spans] == [np.int64, np.int64, np.int64, np.uint8]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_slice_is_read_as_an_array_of_its_own(kind: pa.DataType) -> None:
+    whole = pa.array(["x@y.org", "no", None, "Tel: 13812345678", "z"], kind)
+    spans = pii.find(whole[1:4], REPORT)
+    assert (spans.rows.tolist(), spans.starts.tolist(), spans.ends.tolist()) == ([2], [5], [16])
+    config = PiiConfig("redact")
+    redacted = pii.apply(whole[1:4], spans, config)
+    assert redacted.type == kind
+    assert redacted.to_pylist() == ["no", None, "Tel: [PHONE]"]
+    redacted.validate(full=True)
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    for texts in (pa.array([], pa.string()), pa.array([""]), pa.array([None], pa.string())):
+        assert [len(column) for column in pii.find(texts, REPORT)] == [0, 0, 0, 0]
+    with pytest.raises(TypeError, match="strings"):
+        pii.find(pa.array([1]), REPORT)
+
+
+PIECES = (
+    "13812345678", "010-6275", " 1234", "@", "a@b.co", "x", "电话：", "：", "password=", "A1b2C3d4!", "2001:470::",
+    ":", "1.2.3.", "255", ".", "+86 ",
+    "(", ")", "-", " ", "，", "１３８", "DE89 3704 0044 0532 0130 00", "4539578763621486", "sk-",
+    "-----BEGIN PRIVATE KEY-----", "\n", "😀", "é",
+    "11010519491231002X", "//", "eyJhbGciOi.", "ghp_", "0", "00", "/",
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=6))
+@settings(max_examples=150)
+def test_spans_are_sorted_whole_characters_and_each_text_stands_alone(texts: list[str]) -> None:
+    together = found(texts)
+    for text, spans in zip(texts, together, strict=True):
+        data, end = text.encode(), 0
+        for start, stop, _ in spans:
+            assert end <= start < stop <= len(data)
+            data[start:stop].decode()
+            end = stop
+        assert found([text])[0] == spans
+
+
+# --- modes --------------------------------------------------------------------------------------------------------
+
+TEXT = "Jane <jane@mail.org>, 电话13812345678"
+
+
+def test_each_mode_does_what_it_says() -> None:
+    texts = pa.array([TEXT, "nothing"])
+    for mode, expected in (
+        ("redact", "Jane <[EMAIL]>, 电话[PHONE]"),
+        ("report", TEXT),
+        ("drop", TEXT),
+        ("none", TEXT),
+    ):
+        config = PiiConfig(mode)
+        spans = pii.find(texts, config)
+        assert pii.apply(texts, spans, config).to_pylist() == [expected, "nothing"]
+        assert len(spans.rows) == (0 if mode == "none" else 2)
+        assert pii.dropped(spans, 2, config).tolist() == [mode == "drop", False]
+
+
+def test_a_kind_may_have_a_mode_of_its_own() -> None:
+    config = PiiConfig("redact", {"email": "report", "phone": "none"})
+    texts = pa.array([TEXT + "，身份证11010519491231002X"])
+    spans = pii.find(texts, config)
+    assert [KINDS[kind] for kind in spans.kinds] == ["email", "cn_id"]
+    assert pii.apply(texts, spans, config)[0].as_py() == TEXT + "，身份证[CN_ID]"
+    assert PiiConfig(modes={"card": "drop"}).wanted == ("card",)
+
+
+def test_counts_are_columns_of_every_kind() -> None:
+    texts = pa.array(["a@b.org c@d.org", "x", TEXT])
+    counted = pii.counts(pii.find(texts, REPORT), 3)
+    assert tuple(counted) == SIGNALS == tuple(f"pii_{kind}" for kind in KINDS)
+    assert counted["pii_email"].tolist() == [2.0, 0.0, 1.0]
+    assert counted["pii_phone"].tolist() == [0.0, 0.0, 1.0]
+    assert counted["pii_card"].tolist() == [0.0, 0.0, 0.0]
+    assert all(column.dtype == np.float64 for column in counted.values())
+
+
+def _digest(text: str, key: bytes = b"a key") -> str:
+    config, texts = PiiConfig("hash"), pa.array([text])
+    return str(pii.apply(texts, pii.find(texts, config), config, key)[0].as_py())
+
+
+def test_equal_values_have_equal_digests_however_they_are_written() -> None:
+    spellings = ("13812345678", "138-1234-5678", "+86 138 1234 5678", "0086 138 1234 5678", "１３８１２３４５６７８")
+    assert len({_digest(spelling) for spelling in spellings}) == 1
+    assert _digest("Jane@Mail.org") == _digest("jane@mail.ORG") != _digest("joan@mail.org")
+    assert _digest("DE89370400440532013000") == _digest("DE89 3704 0044 0532 0130 00")
+    assert _digest("2606:2800:220:1::248") == _digest("2606:2800:0220:0001:0:0:0:248")
+    assert _digest("(212) 736-5000") == _digest("+1 212-736-5000")
+    assert _digest("+44 (0)20 7946 0958") == _digest("+44 20 7946 0958")
+
+
+def test_a_digest_needs_and_depends_on_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _digest("jane@mail.org", b"one") != _digest("jane@mail.org", b"two")
+    with pytest.raises(ValueError, match="needs a key"):
+        _digest("jane@mail.org", b"")
+    config = PiiConfig("hash", key_variable="SOME_KEY")
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(ValueError, match="SOME_KEY"):
+        pii.read_key(config)
+    monkeypatch.setenv("SOME_KEY", "clé")
+    assert pii.read_key(config) == "clé".encode()
+    assert pii.read_key(PiiConfig("redact", key_variable="SOME_KEY")) == b""
+
+
+def test_the_configuration_is_strict() -> None:
+    assert parse(PiiConfig, {"mode": "hash", "modes": {"ipv4": "none"}}, "pii").of("ipv4") == "none"
+    for wrong in (
+        {"mode": "mask"},
+        {"modes": {"name": "redact"}},
+        {"modes": {"email": "mask"}},
+        {"ip_scope": "some"},
+        {"key": "x"},
+    ):
+        with pytest.raises(ConfigError):
+            parse(PiiConfig, wrong, "pii")
+    with pytest.raises(ValueError, match="phone region"):
+        PiiConfig(phone_regions=("XX",))
+
+
+# --- linear time --------------------------------------------------------------------------------------------------
+
+PUMPS = (
+    "a", "@", "a@", "a@a.", "a@b.c", "a.", "1", "1 ", "1-", "1.", "1.1.1.1.", "+1", "+86 ", "(", "(1", "138 ",
+    "13812345678", "１", "１－", "0-0",
+    ":", "a:", "::", "1:", "2001:", "=", "key=", "password=", "password: ", "密码：", "://", "a://b:", "https://a:b",
+    "-", "-----BEGIN ",
+    "-----BEGIN RSA PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\nA", "eyJ", "eyJhbGciOiJIUzI1.eyJ", "ghp_", "sk-",
+    "sk-a1", "xoxb-1-", "SG.",
+    "AKIA", "DE89 ", "DE89", "GB82 WEST ", "A1", "电话", "tel ", "no. ", "4539 ", "4539-", "110105", "[",
+    "\"", "'", "\x00", "é", "中", "\u3000",
+    "1\u3000", "😀", "%", "a_", "ab-", "20 01 ", "01 ", "00 1 ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pump", PUMPS)
+def test_a_megabyte_of_anything_takes_linear_time(pump: str) -> None:
+    found(["warm up"])
+    seconds = []
+    for size in (1 << 17, 1 << 20):
+        text = (pump * (size // len(pump.encode()) + 1)) + "!"
+        begin = time.process_time()
+        found([text])
+        seconds.append(time.process_time() - begin)
+    assert seconds[1] < max(0.3, 24 * seconds[0])  # 8 times the bytes: 64 times the work, if it were quadratic
+
+
+# --- real texts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corpus", ["poetry_zh", "laws_zh"])
+def test_poems_and_laws_hold_no_personal_data(corpus: str, real_texts: Callable[[str, int], list[str]]) -> None:
+    texts = real_texts(corpus, 3 << 20)
+    spans: Spans = pii.find(pa.array(texts), REPORT)
+    hits = [
+        (KINDS[kind], texts[row].encode()[start:end].decode())
+        for row, start, end, kind in zip(*(column.tolist() for column in spans), strict=True)
+    ]
+    assert hits == []
