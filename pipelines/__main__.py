@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("trainer.train", "train a masked language model on packed rows"),
     "evaluate": ("trainer.evaluate", "measure a checkpoint on a split"),
     "export": ("trainer.export", "write a checkpoint for transformers"),
+    "rules": ("pipelines.rules", "try other rules on what clean measured, and write nothing"),
     "duplicates": ("pipelines.duplicates", "show what dedupe found: clusters, similarities, overlaps"),
     "near": ("pipelines.near", "find the near-duplicates of one text in an index"),
     "report": ("pipelines.report", "gather books, metrics and plots of all stages"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -15,75 +15,102 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.core import ledger, progress
+from pipelines.core import files, ledger, progress
 from pipelines.core.cli import StageCommand
+from pipelines.core.config import to_dict
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, surviving_batches, survivors
 from pipelines.core.identity import content_hashes
 from pipelines.core.runners import RunOptions
-from pipelines.core.shards import ShardWriter
-from pipelines.core.stage import Report, begin
+from pipelines.core.shards import ShardWriter, copy_shard
+from pipelines.core.stage import Report, begin, versions
 from pipelines.core.summary import print_summary
-from pipelines.text import filters, signals
-from pipelines.text.filters import FilterConfig
+from pipelines.text import pages, signals
 from pipelines.text.normalize import NormalizeConfig, normalize
+from pipelines.text.rules import Rule, decide, groups_of, rules
+from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER, REMOVED
+from schemas.manifest import MANIFEST_PATH
 from schemas.signals import signals_record
 
 STAGE = "clean"
 SIGNALS, SURVIVING = "signals", "surviving"
-SIGNALS_RECORD = signals_record(signals.SIGNALS)
+_DECIDING = {"profile": None, "filters": None}  # settings that change what is decided, not what is measured
 
 
 @dataclass(frozen=True)
 class CleanConfig:
     """How documents are repaired, and which ones are removed.
 
-    compression: of the shards' buffers: null (readers map memory) or 'zstd' (smaller; every reader copies).
+    profile: lists of rules, asked in order (see docs/cleaning.md). filters: limits of your own, a rule's name (min_ or
+    max_ and a signal) and its limit, or null to switch the rule off. compression: of the shards' buffers: null (readers
+    map memory) or 'zstd' (smaller; every reader copies).
     """
 
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
-    filters: FilterConfig = field(default_factory=FilterConfig)
+    profile: tuple[str, ...] = ("default",)
+    filters: dict[str, float | None] = field(default_factory=dict)
     compression: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a profile or a rule that does not exist."""
+        _ = self.rules
 
-def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
-    """Repair a batch of documents and decide on them.
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in the order in which they are asked."""
+        return rules(self.profile, self.filters)
 
-    Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
-    removes: the first rule that fails, in the order of `filters.rules`.
-    """
-    texts = normalize(batch.column("text"), config.normalize)
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    columns |= {"text": texts, "content_hash": content_hashes(texts)}
-    documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
-    measured = signals.signals(texts)
-    table = pa.RecordBatch.from_arrays(
-        [columns["id"], *(pa.array(measured[name]) for name in signals.SIGNALS)], schema=SIGNALS_RECORD.schema
-    )
-    rules = filters.rules(config.filters)
-    decisions = filters.decide(measured, rules)
+    @property
+    def signals(self) -> Record:
+        """The record type of the signals that are measured: those of every text, and the groups that the rules need."""
+        groups = groups_of(self.rules)
+        named = [name for group, docs in pages.GROUPS.items() if group in groups for name in docs]
+        return signals_record((*signals.SIGNALS, *named))
+
+
+def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], asked: Sequence[Rule]) -> pa.RecordBatch:
+    """Make the ledger rows of the documents that a rule removes: the first one that each breaks."""
+    decisions = decide(measured, asked)
     failed = np.flatnonzero(decisions.rule >= 0)
-    gone = documents.take(pa.array(failed))
-    removed = ledger.rows(
+    gone = documents.select(["id", "source", "locator"]).take(pa.array(failed))
+    return ledger.rows(
         {
             "id": gone.column("id"),
             "source": gone.column("source"),
             "stage": STAGE,
             "action": REMOVED,
-            "reason": [rules[i].name for i in decisions.rule[failed]],
+            "reason": [asked[i].name for i in decisions.rule[failed]],
             "score": decisions.score[failed],
             "threshold": decisions.threshold[failed],
             "locator": gone.column("locator"),
         },
         len(failed),
     )
-    return documents, table, removed
+
+
+def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
+    """Repair a batch of documents and decide on them.
+
+    Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
+    removes: the first rule that fails, in the order of `config.rules`.
+    """
+    texts = normalize(batch.column("text"), config.normalize)
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    columns |= {"text": texts, "content_hash": content_hashes(texts)}
+    documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
+    asked = config.rules
+    measured = signals.signals(texts) | pages.page_signals(texts, groups_of(asked))
+    schema = config.signals.schema
+    table = pa.RecordBatch.from_arrays(
+        [columns["id"], *(pa.array(measured[name]) for name in schema.names[1:])], schema=schema
+    )
+    return documents, table, decide_rows(documents, measured, asked)
 
 
 def clean_shard(key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool) -> Report:
     """Clean one shard: writes documents/, signals/, ledger/ and, if asked, surviving/ of the same key."""
-    schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: SIGNALS_RECORD.schema, LEDGER_TABLE: LEDGER.schema}
+    schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: config.signals.schema, LEDGER_TABLE: LEDGER.schema}
     if materialize:
         schemas[SURVIVING] = DOCUMENT.schema
     books = []
@@ -114,6 +141,51 @@ def clean_shard(key: str, dataset: Dataset, root: str, config: CleanConfig, mate
     return Report(key, shards, ledger.add(books))
 
 
+def decide_shard(key: str, earlier: Dataset, root: str, config: CleanConfig, materialize: bool) -> Report:
+    """Decide on one shard by the signals that an earlier run measured: what clean_shard writes, without its work."""
+    (source,) = earlier.roots
+    shards = [earlier.shard(table, key) for table in (DOCUMENTS, SIGNALS)]
+    taken = [copy_shard(shard, source, root) for shard in shards if shard is not None]
+    asked, books = config.rules, []
+    names = list(dict.fromkeys(rule.signal for rule in asked))
+    with ExitStack() as stack:
+
+        def writer(table: str, schema: pa.Schema) -> ShardWriter:
+            path = shard_path(table, key)
+            return stack.enter_context(ShardWriter(root, path, schema, compression=config.compression))
+
+        writers = [writer(LEDGER_TABLE, LEDGER.schema)]
+        writers += [writer(SURVIVING, DOCUMENT.schema)] if materialize else []
+        pairs = zip(earlier.batches(DOCUMENTS, key), earlier.batches(SIGNALS, key), strict=True)
+        for documents, measured in pairs:
+            removed = decide_rows(documents, {name: measured.column(name).to_numpy() for name in names}, asked)
+            writers[0].write(removed)
+            if materialize:
+                writers[1].write(survivors(documents, removed.column("id")))
+            books.append(ledger.count(ledger.by_source(documents), [removed]))
+            progress.advance(len(documents), documents.column("text").nbytes)
+    written = [one.shard for one in writers if one.shard is not None]
+    return Report(key, (*taken, *written), ledger.add(books))
+
+
+def measured_before(output: str, dataset: Dataset, config: CleanConfig) -> Dataset | None:
+    """The earlier output in the place of `output`, where this run would repair and measure the same; else None."""
+    if not (files.is_local(output) and files.exists(files.join(output, MANIFEST_PATH))):
+        return None
+    try:
+        earlier = Dataset.open(output)
+    except SchemaError:
+        return None
+    (manifest,) = earlier.manifests
+    same = manifest.stage == STAGE and manifest.inputs == dataset.sha256s and manifest.versions == versions()
+    if not same or {**manifest.config, **_DECIDING} != {**to_dict(config), **_DECIDING}:
+        return None
+    key = next(iter(earlier.keys(SIGNALS)), None)
+    if key is None or earlier.open_shard(SIGNALS, key).schema.names != config.signals.schema.names:
+        return None
+    return earlier
+
+
 @dataclass
 class CleanShards(beam.PTransform):
     """Clean shards by key; each becomes a report."""
@@ -138,14 +210,31 @@ def build(
     return pipeline | "Keys" >> beam.Create(keys) | "Clean" >> CleanShards(dataset, root, config, materialize)
 
 
+def build_decide(
+    pipeline: beam.Pipeline, earlier: Dataset, root: str, config: CleanConfig, materialize: bool
+) -> beam.PCollection:
+    """Build the pipeline that decides anew on what an earlier run measured; results are reports."""
+    return (
+        pipeline
+        | "Keys" >> beam.Create(earlier.keys(DOCUMENTS))
+        | "Decide" >> beam.Map(decide_shard, earlier, root, config, materialize).with_output_types(Report)
+    )
+
+
 def run(
     inputs: Sequence[str], output: str, config: CleanConfig, options: RunOptions, materialize: bool = False
 ) -> None:
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
     dataset = Dataset.open(*inputs).require(DOCUMENTS)
+    earlier = measured_before(output, dataset, config)
     with begin(STAGE, output, config, options, [dataset]) as stage:
         total = dataset.content_bytes()
-        reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)
+        if earlier is not None:
+            reports = stage.pipeline(
+                "decide", lambda p: build_decide(p, earlier, stage.root, config, materialize), total
+            )
+        else:
+            reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [])
     where = (
         "surviving/ holds the kept records"
@@ -155,7 +244,8 @@ def run(
             "(--materialize writes the others)"
         )
     )
-    print_summary(stage, (where,))
+    reused = ("documents/ and signals/ are those of the run before: only the rules changed",) if earlier else ()
+    print_summary(stage, (*reused, where))
 
 
 COMMAND = StageCommand(

@@ -173,7 +173,7 @@ class StageRun:
         manifest = Manifest(
             stage=self.stage,
             config=to_dict(self.config),
-            versions=_versions(),
+            versions=versions(),
             inputs=[sha256 for dataset in inputs for sha256 in dataset.sha256s],
             shards=sorted(all_shards),
             books=totals,
@@ -234,14 +234,15 @@ def check_rejected(books: Mapping[str, Books], ceiling: float, floor: int) -> No
             )
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Versions of the libraries that can change bytes of an output."""
+    found = {}
     for name in _VERSIONED:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            found[name] = "not installed"
+    return found
 
 
 def _place(path: str) -> PurePath:
@@ -269,7 +270,7 @@ def _resumable(stage: str, config: Any, options: RunOptions, inputs: Sequence[Da
     if not options.resume:
         return ""
     read = [sha256 for dataset in inputs for sha256 in dataset.sha256s]
-    everything = [stage, to_dict(config), _versions(), options.resume, options.shuffle_memory, read]
+    everything = [stage, to_dict(config), versions(), options.resume, options.shuffle_memory, read]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines import clean, ingest
-from pipelines.clean import SIGNALS_RECORD, CleanConfig, clean_batch
+from pipelines.clean import CleanConfig, clean_batch
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import content_hash, record_id
 from pipelines.core.shards import verify_shard
-from pipelines.text.filters import FilterConfig
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER
 from schemas.manifest import Books
@@ -58,13 +57,13 @@ def run(output: Path, *inputs: Path, options: list[str] | None = None) -> Datase
     for shard in dataset.manifests[0].shards:
         verify_shard(str(output), shard)
     DOCUMENT.validate(dataset.table("documents"))
-    SIGNALS_RECORD.validate(dataset.table("signals"))
+    CleanConfig().signals.validate(dataset.table("signals"))
     LEDGER.validate(dataset.table("ledger"))
     return dataset
 
 
 def test_a_batch_is_repaired_measured_and_judged() -> None:
-    config = CleanConfig(filters=FilterConfig(min_chars=50, min_words=5))
+    config = CleanConfig(filters={"min_chars": 50, "min_words": 5})
     broken = "cafe\u0301\u00a0\u200bwith\x00 nulls " + ENGLISH
     given = batch(broken, "short", CHINESE, "")
     documents, signals, removed = clean_batch(given, config)
@@ -83,14 +82,13 @@ def test_a_batch_is_repaired_measured_and_judged() -> None:
 
 
 def test_the_first_rule_that_fails_is_the_reason() -> None:
-    config = CleanConfig(filters=FilterConfig(min_chars=10, min_words=30))
+    config = CleanConfig(filters={"min_chars": 10, "min_words": 30})
     _, _, removed = clean_batch(batch("one two", "one two three four"), config)
     assert removed.column("reason").to_pylist() == ["min_chars", "min_words"]
 
 
 def test_nothing_is_removed_where_every_rule_is_off() -> None:
-    off = FilterConfig(**dict.fromkeys(FilterConfig.__dataclass_fields__))  # type: ignore[arg-type]
-    documents, _, removed = clean_batch(batch("", "x", "5 5 5"), CleanConfig(filters=off))
+    documents, _, removed = clean_batch(batch("", "x", "5 5 5"), CleanConfig(profile=("none",)))
     assert len(documents) == 3 and len(removed) == 0
 
 
@@ -175,3 +173,28 @@ def test_real_text_in_two_languages_keeps_most_and_accounts_for_all(
         for row in rows:
             low = row["reason"].startswith("min_")
             assert row["score"] < row["threshold"] if low else row["score"] > row["threshold"]
+
+
+def test_other_limits_decide_anew_on_the_same_signals_and_give_the_bytes_of_a_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) if i % 3 else "tiny" for i in range(60)])
+    first = run(tmp_path / "d", source)
+    limits = ["--set", "filters.min_chars=270", "--set", "filters.max_digit_ratio=null", "--materialize"]
+    whole = run(tmp_path / "e", source, options=limits)
+    monkeypatch.setattr(clean, "clean_batch", None)  # nothing is repaired or measured again
+    again = run(tmp_path / "d", source, options=limits)
+    assert again.sha256s == whole.sha256s != first.sha256s
+
+
+@pytest.mark.parametrize(
+    "options", [["--set", "normalize.form=NFKC"], ["--set", "profile=[fineweb]"], ["--set", "compression=zstd"]]
+)
+def test_what_changes_text_or_signals_is_a_whole_run(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) for i in range(5)])
+    run(tmp_path / "d", source)
+    monkeypatch.setattr(clean, "decide_shard", None)
+    argv = ["--input", str(source), "--output", str(tmp_path / "d"), *ONE, *options]
+    assert clean.main(argv) == 0

@@ -1,61 +1,77 @@
+"""Rules: thresholds decide, in order, by name, score and limit; profiles ask what their papers ask."""
+
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.text.filters import FilterConfig, Rule, decide, rules
-from pipelines.text.signals import SIGNALS, signals
+from pipelines.text import pages
+from pipelines.text.rules import PROFILES, Rule, decide, groups_of, known_signals, rules
+from pipelines.text.signals import signals
 
-OFF = FilterConfig(**dict.fromkeys((field.name for field in fields(FilterConfig)), None))
+DEFAULT = rules(["default"], {})
 ENGLISH = "The committee met on Tuesday to discuss the new proposal, and most of its members were in favour of it. " * 3
 CHINESE = "委员会星期二开会讨论了新提案，大多数成员表示赞成，但也有人提出了不同意见，会议决定下周继续讨论。"
 
 
 def reason(text: str) -> str | None:
-    asked = rules(FilterConfig())
-    index = decide(signals(pa.array([text])), asked).rule[0]
-    return asked[index].name if index >= 0 else None
+    index = decide(signals(pa.array([text])), DEFAULT).rule[0]
+    return DEFAULT[index].name if index >= 0 else None
 
 
 def test_the_first_broken_rule_decides_with_its_score_and_limit() -> None:
-    asked = (Rule("low", "a", 2.0, None, ""), Rule("high", "b", None, 5.0, ""))
+    asked = (Rule("min_a", 2.0, ""), Rule("max_b", 5.0, ""))
     found = decide({"a": np.array([1.0, 2.0, 3.0, 0.5]), "b": np.array([9.0, 6.0, 5.0, 0.0])}, asked)
     assert found.rule.tolist() == [0, 1, -1, 0] and found.rule.dtype == np.int32
     np.testing.assert_array_equal(found.score, [1.0, 6.0, np.nan, 0.5])
     np.testing.assert_array_equal(found.threshold, [2.0, 5.0, np.nan, 2.0])
 
 
-def test_a_rule_with_two_limits_names_the_one_that_was_broken() -> None:
-    found = decide({"a": np.array([1.0, 4.0, 9.0])}, (Rule("between", "a", 2.0, 8.0, ""),))
-    assert found.rule.tolist() == [0, -1, 0] and found.threshold[[0, 2]].tolist() == [2.0, 8.0]
-
-
 def test_what_cannot_be_measured_is_not_judged() -> None:
-    found = decide({"a": np.array([np.nan])}, (Rule("low", "a", 2.0, 3.0, ""),))
+    found = decide({"a": np.array([np.nan])}, (Rule("min_a", 2.0, ""), Rule("max_a", 3.0, "")))
     assert found.rule.tolist() == [-1] and np.isnan(found.score[0])
 
 
 def test_a_missing_signal_is_an_error() -> None:
     with pytest.raises(KeyError, match="lines"):
-        decide({"chars": np.zeros(1)}, (Rule("r", "lines", 1.0, None, ""),))
+        decide({"chars": np.zeros(1)}, (Rule("min_lines", 1.0, ""),))
 
 
-def test_none_switches_a_rule_off_and_a_limit_on() -> None:
-    assert rules(OFF) == ()
-    (rule,) = rules(replace(OFF, max_digit_ratio=0.25))
-    assert (rule.name, rule.signal, rule.minimum, rule.maximum) == ("max_digit_ratio", "digit_ratio", None, 0.25)
-    (rule,) = rules(replace(OFF, min_words=5))
-    assert (rule.name, rule.signal, rule.minimum, rule.maximum) == ("min_words", "words", 5.0, None)
+def test_a_limit_of_ones_own_takes_the_place_of_a_rule_or_comes_last_and_none_switches_it_off() -> None:
+    limits = {"max_chars": None, "min_words": 5, "max_top_2_gram": 0.1}
+    asked = rules(["default"], limits)
+    names = [rule.name for rule in asked]
+    assert names == [rule.name for rule in DEFAULT if rule.name != "max_chars"] + ["max_top_2_gram"]
+    assert {rule.name: rule.limit for rule in asked}["min_words"] == 5.0
+    assert rules(["none"], {}) == ()
 
 
-def test_every_field_is_a_rule_about_a_signal_and_says_where_it_comes_from() -> None:
-    asked = rules(FilterConfig(**dict.fromkeys((field.name for field in fields(FilterConfig)), 1.0)))
-    assert [rule.name for rule in asked] == [field.name for field in fields(FilterConfig)]
-    for rule in asked:
-        assert rule.signal in SIGNALS and rule.source
-        assert rule.name in (f"min_{rule.signal}", f"max_{rule.signal}"), "a reason names what was measured"
+def test_several_profiles_ask_each_rule_once() -> None:
+    both = [rule.name for rule in rules(["gopher", "fineweb"], {})]
+    assert both == [rule.name for rule in PROFILES["fineweb"]] and len(set(both)) == len(both)
+
+
+def test_an_unknown_profile_or_rule_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown profile 'goper'; known: default, gopher"):
+        rules(["goper"], {})
+    for name in ("top_2_gram", "min_nothing", "max"):
+        with pytest.raises(ValueError, match=rf"unknown rule '{name}'"):
+            rules(["default"], {name: 1.0})
+
+
+def test_every_rule_of_every_profile_bounds_a_signal_and_says_where_it_comes_from() -> None:
+    for profile in PROFILES.values():
+        for rule in profile:
+            assert rule.signal in known_signals() and rule.source and rule.name[:4] in ("min_", "max_")
+
+
+def test_only_the_groups_of_signals_that_the_rules_need_are_named() -> None:
+    assert groups_of(DEFAULT) == ()
+    assert groups_of(rules(["fineweb"], {})) == ("gopher", "repetition", "fineweb")
+    assert groups_of(rules(["none"], {"min_c4_lines": 3})) == ("c4",) and set(groups_of(DEFAULT)) <= set(pages.GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +103,6 @@ def test_reasons_of_the_default_rules(text: str, expected: str | None) -> None:
 @pytest.mark.parametrize("corpus", ["wikipedia_en", "wikipedia_zh", "laws_zh"])
 def test_bodies_of_good_corpora_stay(corpus: str, real_texts: Callable[[str, int], list[str]]) -> None:
     measured = signals(pa.array(real_texts(corpus, 4_000_000)))
-    kept = decide(measured, rules(FilterConfig())).rule < 0
+    kept = decide(measured, DEFAULT).rule < 0
     bodies = measured["chars"] > 200
     assert bodies.sum() > 100 and kept[bodies].mean() >= 0.97
