@@ -46,7 +46,6 @@ _MARKS: frozenset[Kind] = frozenset(("secret", "email", "ipv6"))
 _WORDS: frozenset[Kind] = frozenset(("secret", "iban"))
 _DIGEST_BYTES = 8
 _HEX_TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # so that no digest is found as a number
-_START = re.compile(r"(?<![0-9])[0-9]")
 
 
 @dataclass(frozen=True)
@@ -193,17 +192,16 @@ class _Look:
                 yield row, view.byte(first), view.byte(last), KINDS.index(kind)  # type: ignore[arg-type]
 
     def _numbers(self, view: _View, what: int) -> Iterable[pii_numbers.Found]:
-        text = view.text
-        starts = [match.start() for match in _START.finditer(text, view.at, view.end)]
+        where = view.text, view.at, view.end
         if what & pii_screen.QUAD and "ipv4" in self.wanted:
-            yield from pii_addresses.quads(text, starts, self.config.ip_scope)
+            yield from pii_addresses.quads(*where, self.config.ip_scope)
         if what & pii_screen.DIGITS:
             if "cn_id" in self.wanted:
-                yield from pii_numbers.identities(text, starts)
+                yield from pii_numbers.identities(*where)
             if "card" in self.wanted:
-                yield from pii_numbers.cards(text, starts)
+                yield from pii_numbers.cards(*where)
             if "phone" in self.wanted:
-                yield from pii_numbers.phones(text, starts, self.config.phone_regions)
+                yield from pii_numbers.phones(*where, self.config.phone_regions)
 
     def _iban(self, view: _View, what: int) -> Iterable[pii_numbers.Found]:
         return pii_words.iban(view.text, view.at, view.end)
@@ -279,7 +277,8 @@ def apply(texts: pa.Array, spans: Spans, config: PiiConfig, key: bytes = b"") ->
     if not key and np.any(_of_mode(spans, config, "hash")):
         raise ValueError("mode hash needs a key: without one, a value is found by hashing all that it can be")
     array, offsets = utf8(texts)
-    data, parts, at = memoryview(array.data), [], int(offsets[0])
+    data, at = memoryview(array.data), int(offsets[0])
+    parts: list[memoryview | bytes] = []
     lengths = np.diff(offsets)
     for row, start, end, index in zip(*(column[chosen].tolist() for column in spans), strict=True):
         first = int(offsets[row]) + start

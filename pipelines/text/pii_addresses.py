@@ -1,6 +1,6 @@
 """Personal data: IP addresses, apart from version numbers and from addresses that belong to no one.
 
-Works on one window at a time, folded to ASCII (`pii_numbers.fold`), at the places where a group of digits begins.
+Works on one window at a time, folded to ASCII (`pii_numbers.fold`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.text.pii_numbers import Found, label
 
-_QUAD = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
+_QUAD = re.compile(r"(?<![A-Za-z0-9._+$])(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
 _LABEL_REACH = 32
 _VERSION_BEFORE = label(
     r"\w*versions? v ver release rev revision build section sec chapter table figure fig oid firmware kernel driver "
@@ -95,13 +95,10 @@ def _is_version(quad: str) -> bool:
     return max(first, second, third, fourth) < 32 or (first < 16 and second < 16 and third < 100)
 
 
-def quads(text: str, starts: list[int], scope: str) -> Iterator[Found]:
-    """Find IPv4 addresses that are no version numbers, at the starts of groups of digits."""
-    for at in starts:
-        match = _QUAD.match(text, at)
-        if not match or (at and (text[at - 1].isascii() and (text[at - 1].isalnum() or text[at - 1] in "._+$"))):
-            continue
-        end = match.end()
+def quads(text: str, first: int, last: int, scope: str) -> Iterator[Found]:
+    """Find IPv4 addresses that are no version numbers, between two places of a text."""
+    for match in _QUAD.finditer(text, first, last):
+        at, end = match.span()
         if at >= 2 and text[at - 1] in "-/" and text[at - 2].isascii() and text[at - 2].isalpha():
             continue
         if re.match(r"[A-Za-z0-9_%]|[.+][A-Za-z0-9]|-[A-Za-z]", text[end : end + 2]):

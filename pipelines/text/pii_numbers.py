@@ -49,8 +49,8 @@ _PHONE_LABEL = label(
 _OTHER_LABEL = label(
     "order invoice tracking serial ref reference isbn issn pmid id sku uid item part patent case doi imei qq ean account n "
     "x no nr total time timestamp size bytes count(?:er)? offset len(?:gth)? sum value zip block sector",
-    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 条码 编码 編碼 "
-    "代码 邮编 序列 群号 第 ICP备",
+    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 条码 编码 "
+    "編碼 代码 邮编 序列 群号 第 ICP备",
     "no num(?:ber)? 号码 号 號",
     gap=3,
 )
@@ -59,6 +59,7 @@ _CARD_LABEL = label(
     "卡 账户 帳戶 账号 帐号 汇款至 支付",
     "no number 号码 号 號 为 是 is",
 )
+_ONE, _FOUR, _SIX = (_compile(rf"(?<!\d)\d{{{digits}}}") for digits in (1, 4, 6))  # where a group of digits begins
 _UNIT = re.compile(
     r" ?(?:[元人万萬亿億个個次名米吨噸%°′″‰$€£¥]|公里|美元|people|million|billion|km|kg|m[²³]|USD|EUR|bytes?\b)"
 )
@@ -168,9 +169,10 @@ def is_card(digits: str) -> bool:
     return total % 10 == 0 and len(set(digits)) > 2
 
 
-def identities(text: str, starts: list[int]) -> Iterator[Found]:
-    """Find resident identity numbers at the starts of groups of digits."""
-    for at in starts:
+def identities(text: str, first: int, last: int) -> Iterator[Found]:
+    """Find resident identity numbers between two places of a text."""
+    for start in _SIX.finditer(text, first, last):
+        at = start.start()
         match = _IDENTITY.match(text, at)
         if (
             match
@@ -181,9 +183,10 @@ def identities(text: str, starts: list[int]) -> Iterator[Found]:
             yield at, match.end(), "cn_id"
 
 
-def cards(text: str, starts: list[int]) -> Iterator[Found]:
-    """Find card numbers at the starts of groups of digits."""
-    for at in starts:
+def cards(text: str, first: int, last: int) -> Iterator[Found]:
+    """Find card numbers between two places of a text."""
+    for start in _FOUR.finditer(text, first, last):
+        at = start.start()
         match = _CARD.match(text, at)
         if not match or _is_glued_left(text, at) or _is_glued_right(text, match.end()):
             continue
@@ -217,7 +220,7 @@ _NORTH_AMERICAN = _compile(
 _TRUNK = _compile(r"(?:\(0?[1-9]\d{0,3}\)[ -]?|0[1-9]\d{0,3}[ ./-]|8 ?\(\d{3,4}\) ?)\d{2,8}(?:[ .-]\d{2,8}){0,4}")
 _AREA_IN_BRACKETS = ("BR", "MX")  # there an area code stands in brackets without a 0 before it
 _ZIP = _compile(r"\d{5}-\d{4}(?!\d)")
-_LONE = _compile(r"1[3-9]\d{9}(?!\d)|\(")
+_LONE = _compile(r"1[3-9]\d{9}(?!\d)")
 _ROW_AFTER = _compile(r"(?:-| {1,3})[0-9a-fA-F]{1,6}(?![\w-])")
 _ROW_BEFORE = _compile(r"[0-9a-fA-F>] {1,3}$")
 _ANY = _compile(r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}")
@@ -315,13 +318,16 @@ def _national(text: str, at: int, done: int, regions: tuple[str, ...]) -> int:
     return -1
 
 
-def phones(text: str, starts: list[int], regions: tuple[str, ...]) -> Iterator[Found]:
-    """Find phone numbers at the starts of groups of digits, with the sign and bracket before them."""
+def phones(text: str, first: int, last: int, regions: tuple[str, ...]) -> Iterator[Found]:
+    """Find phone numbers between two places of a text, with the sign and bracket before them."""
     done = 0
-    for start in starts:
+    for match in _ONE.finditer(text, first, last):
+        begin = start = match.start()
         if start < done:
             continue
-        begin = start
+        in_row = start > done + 1 and text[start - 1] == " " and text[start - 2].isdigit()
+        if in_row and not _LONE.match(text, start):
+            continue
         if begin > done and text[begin - 1] == "+":
             begin -= 1
         elif begin > done + 1 and text.startswith("+ ", begin - 2):
@@ -330,11 +336,10 @@ def phones(text: str, starts: list[int], regions: tuple[str, ...]) -> Iterator[F
             begin -= 1
         if _is_glued_left(text, begin):
             continue
-        in_row = begin > done + 1 and begin >= 2 and text[begin - 1] == " " and text[begin - 2].isdigit()
         end = -1
         if text.startswith(("+", "(+", "00"), begin):
             end = _international(text, begin)
-        if end < 0 and text[begin] != "+" and (not in_row or _LONE.match(text, start)):
+        if end < 0 and text[begin] != "+":
             end = _national(text, begin, done, regions)
         if end < 0 and begin < start and text[begin] == "(":
             end, begin = _national(text, start, done, regions), start

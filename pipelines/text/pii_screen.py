@@ -209,8 +209,9 @@ def _has_dot(data: np.ndarray, at: int, end: int, kinds: np.ndarray) -> bool:
     start = at
     while at < stop and (kinds[data[at]] & _WORD or data[at] >= 0x80):
         at += 1
-    dot = at < stop and data[at] == 0x2E
-    return at > start and dot
+    if at == start or at + 1 >= end or data[at] != 0x2E:
+        return False
+    return kinds[data[at + 1]] & _WORD != 0 or data[at + 1] >= 0x80
 
 
 @numba.njit(nogil=True, cache=True)
@@ -316,5 +317,5 @@ def _words(
                     seen = end
             end = _iban_end(data, start, last, kinds, iban_lengths)
             if end:
-                found.append((np.int64(row), start, end, np.int64(IBAN)))
+                found.append((np.int64(row), start, np.int64(end), np.int64(IBAN)))
     return _table(found)

@@ -45,7 +45,7 @@ def email(text: str, at: int) -> Iterator[Found]:
         return
     if (local and text[local - 1] in "@#/") or _REPOSITORY.match(text, domain.end()):
         return
-    if _USERINFO.search(text[max(0, at - 150) : at]):
+    if "://" in text[:at] and _USERINFO.search(text[:at]):
         return
     yield local, domain.end(), "email"
 
@@ -139,7 +139,7 @@ def tokens(text: str) -> Iterator[Found]:
 def assignment(text: str, at: int) -> Iterator[Found]:
     """Find the secret that is assigned at the sign text[at]; text is folded."""
     key = None
-    for match in _ASSIGNED.finditer(text, max(0, at - 48), at + 8):
+    for match in _ASSIGNED.finditer(text, max(0, at - 32), at + 8):
         if match.start() < at < match.end():
             key = match
     if key is None:
@@ -183,7 +183,6 @@ def _is_secret(value: str, is_password: bool) -> bool:
 
 def _is_name(value: str) -> bool:
     """Say whether a value is made of words and numbers, as Base64Encoded and utf8_general-ci are."""
-    parts = _PARTS.findall(value)
     for part in _PARTS.findall(value):
         if part.isdigit() and len(part) > 4:
             return False
@@ -194,7 +193,9 @@ def _is_name(value: str) -> bool:
 
 def userinfo(text: str, at: int) -> Iterator[Found]:
     """Find the password in the part of a URL that ends at the at sign text[at]."""
-    match = _URL.search(text[max(0, at - 220) : at])
+    if "://" not in text[:at]:
+        return
+    match = _URL.search(text[:at])
     if match is None:
         return
     value = match[2]
