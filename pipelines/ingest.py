@@ -28,7 +28,7 @@ from pipelines.core.shards import read_batches, read_table, write_shard
 from pipelines.core.stage import Report, StageRun, begin, check_rejected
 from pipelines.core.summary import print_summary
 from pipelines.readers.base import ReadConfig
-from pipelines.readers.discover import ReadTask, find_files, plan
+from pipelines.readers.discover import KEYED, ReadTask, find_files, plan
 from pipelines.readers.documents import read_task
 from schemas.document import DOCUMENT, ID
 from schemas.ledger import LEDGER, REJECTED
@@ -134,7 +134,8 @@ def build(
     """Build the reading pipeline; results are reports."""
     size = sum(task.size for task in tasks)
     # Records without an id of their own are told apart by their content and occurrence: those cannot repeat.
-    ranges = 0 if config.read.id_field is None else min(256, 1 + size // 16 // _RANGE_BYTES)
+    named = config.read.id_field is not None or any(file.format in KEYED for task in tasks for file in task.files)
+    ranges = min(256, 1 + size // 16 // _RANGE_BYTES) if named else 0
     return (
         pipeline
         | "Tasks" >> beam.Create(list(tasks))

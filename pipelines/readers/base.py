@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from schemas.ledger import REJECTED
+
 MIB = 1 << 20
 
 
@@ -35,7 +37,12 @@ class ReadConfig:
     task_bytes: small files are read together up to this size; with id_field, larger plain JSON Lines are cut to it.
     delimiter: of CSV files (TSV files always use a tab). on_unknown: 'error' or 'skip' for suffixes no reader knows.
     zstd_window_log: the largest zstd window accepted, 27 = 128 MiB as in the zstd tool; 31 reads `--long=31` files.
-    bomb_bytes, bomb_ratio: a compressed file that passes both, bytes out and bytes out per byte in, is given up.
+    bomb_bytes, bomb_ratio: a compressed file (of WARC and dumps: a member of one) that passes both, bytes out and bytes
+    out per byte in, is given up.
+    html_main_content: of HTML pages the main text; else all that is visible, menus and footers too.
+    http_any_status: responses of web archives are documents whatever their status, not only with 200.
+    warc_digests: reject records whose block is not what their WARC-Block-Digest says.
+    wiki_redirects: pages of a Wikipedia dump that only lead to another page are documents too.
     """
 
     text_field: str = "text"
@@ -49,6 +56,10 @@ class ReadConfig:
     zstd_window_log: int = 27
     bomb_bytes: int = 8 << 30
     bomb_ratio: int = 1000
+    html_main_content: bool = True
+    http_any_status: bool = False
+    warc_digests: bool = True
+    wiki_redirects: bool = False
 
     def __post_init__(self) -> None:
         if not self.text_field:
@@ -75,7 +86,7 @@ class InputFile:
     """One file, or a byte range of one: the lines that begin at or after `start` and before `end` (None: to the end).
 
     relative: the path below the source's root, with '/', which is all that records know of it.
-    size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain' or 'arrow'.
+    size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain', 'arrow', 'html', 'warc' or 'wikidump'.
     """
 
     path: str
@@ -87,7 +98,10 @@ class InputFile:
 
 
 class Document(NamedTuple):
-    """One record. key: its own id, where the configuration names one. metadata: canonical JSON of its other fields."""
+    """One record. metadata: canonical JSON of its other fields.
+
+    key: its own id, where the configuration names one, or where the format gives every record one (WARC, dumps).
+    """
 
     text: str
     key: str | None
@@ -97,14 +111,16 @@ class Document(NamedTuple):
 class Reject(NamedTuple):
     """One record, or the rest of a file, that could not be read.
 
-    position: byte offset of the line (JSON Lines, of the decompressed text) or number of the row, from 0.
+    position: byte offset of the line or record (of the decompressed file) or number of the row, from 0.
     detail: for a person, never content. raw_hash: xxh3-128 of the record's bytes, where they were at hand.
+    action: REJECTED, or REMOVED for a sound record that by rule is no document, such as an image in a web archive.
     """
 
     position: int
     reason: str
     detail: str
     raw_hash: bytes | None = None
+    action: str = REJECTED
 
 
 Item = Document | Reject

@@ -29,11 +29,11 @@ _MAGIC = (
     ("bzip2", re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)")),
     ("xz", re.compile(rb"\xfd7zXZ\x00")),
 )
-_ERRORS = (zlib.error, zstd.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
-_PADDED = ("gzip", "xz")
+ERRORS = (zlib.error, zstd.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
+PADDED = ("gzip", "xz")
 
 
-class _Decoder(Protocol):
+class Decoder(Protocol):
     """The decompressor interface of bz2, lzma and zstd."""
 
     @property
@@ -85,7 +85,7 @@ def open_stream(raw: BinaryIO, name: str, config: ReadConfig) -> Iterator[bytes]
     Raises CorruptFile: 'truncated_file' (ends inside a member), 'unreadable_file' (damaged, or followed by something
     else), 'decompression_bomb' (see ReadConfig). Every piece read before the damage has been yielded by then.
     """
-    head = _read_head(raw)
+    head = read_head(raw)
     codec = sniff(head)
     if codec is not None:
         yield from _decompress(raw, head, codec, config)
@@ -98,14 +98,16 @@ def open_stream(raw: BinaryIO, name: str, config: ReadConfig) -> Iterator[bytes]
         head = raw.read(OUT_BYTES)
 
 
-def _read_head(raw: BinaryIO) -> bytes:
+def read_head(raw: BinaryIO) -> bytes:
+    """Read the first bytes of a file: at least 16 where it holds as many."""
     head = raw.read(IN_BYTES)
     while len(head) < 16 and (more := raw.read(16)):  # object stores may return less than was asked for
         head += more
     return head
 
 
-def _new_decoder(codec: str, config: ReadConfig) -> Callable[[], _Decoder]:
+def new_decoder(codec: str, config: ReadConfig) -> Callable[[], Decoder]:
+    """Name what makes the decompressor of one member."""
     if codec == "gzip":
         return _Gzip
     if codec == "bzip2":
@@ -117,13 +119,13 @@ def _new_decoder(codec: str, config: ReadConfig) -> Callable[[], _Decoder]:
 
 
 def _decompress(raw: BinaryIO, data: bytes, codec: str, config: ReadConfig) -> Iterator[bytes]:
-    new = _new_decoder(codec, config)
+    new = new_decoder(codec, config)
     decoder = new()
     bytes_in, bytes_out = len(data), 0
     while True:
         try:
             out = decoder.decompress(data, OUT_BYTES)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise CorruptFile("unreadable_file", f"damaged {codec} data after {bytes_out} bytes: {error}") from error
         if out:
             bytes_out += len(out)
@@ -131,10 +133,10 @@ def _decompress(raw: BinaryIO, data: bytes, codec: str, config: ReadConfig) -> I
                 raise CorruptFile("decompression_bomb", f"{bytes_out} bytes out of the first {bytes_in}")
             yield out
         if decoder.eof:
-            data = decoder.unused_data.lstrip(b"\0") if codec in _PADDED else decoder.unused_data
+            data = decoder.unused_data.lstrip(b"\0") if codec in PADDED else decoder.unused_data
             while not data and (more := raw.read(IN_BYTES)):
                 bytes_in += len(more)
-                data = more.lstrip(b"\0") if codec in _PADDED else more
+                data = more.lstrip(b"\0") if codec in PADDED else more
             if not data:
                 return
             decoder = new()

@@ -20,9 +20,13 @@ FORMATS = {
     "delimited": (".csv", ".tsv", ".tab"),
     "plain": (".txt", ".text", ".md", ".markdown", ".rst"),
     "arrow": (".arrow", ".feather"),
+    "html": (".html", ".htm", ".xhtml"),
+    "warc": (".warc", ".wet", ".arc"),
+    "wikidump": (".xml",),
 }
+KEYED = ("warc", "wikidump")  # formats whose records have ids of their own
 _SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
-_COMPRESSIBLE = ("jsonl", "delimited", "plain")
+_COMPRESSIBLE = ("jsonl", "delimited", "plain", "html", "warc", "wikidump")
 _NOT_DATA = ("_meta", "_SUCCESS", "_temporary")
 
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from pipelines.core.files import redact
 from pipelines.core.identity import ID_BYTES, content_hash, record_id
-from pipelines.readers import delimited, hf, jsonl, parquet, plain
+from pipelines.readers import delimited, hf, html, jsonl, parquet, plain, warc, wikidump
 from pipelines.readers.base import Document, InputFile, Item, ReadConfig, ReadError, Reject
 from pipelines.readers.discover import ReadTask
 from pipelines.readers.occurrences import Occurrences
 from schemas.document import DOCUMENT, ID
-from schemas.ledger import LEDGER, REJECTED
+from schemas.ledger import LEDGER
 
 STAGE = "ingest"
 DETAIL_CHARS = 200
@@ -27,6 +27,9 @@ READERS: dict[str, Callable[[InputFile, ReadConfig], Iterator[Item]]] = {
     "delimited": delimited.read,
     "plain": plain.read,
     "arrow": hf.read,
+    "html": html.read,
+    "warc": warc.read,
+    "wikidump": wikidump.read,
 }
 
 
@@ -44,7 +47,7 @@ def read_task(task: ReadTask, source: str, config: ReadConfig) -> Iterator[Batch
     for file in task.files:
         if file.start and config.id_field is None:
             raise ReadError(f"{file.relative}: a byte range needs an id_field, to know its records by")
-        occurrences = Occurrences() if config.id_field is None or file.format == "plain" else None
+        occurrences = Occurrences()
         for item in READERS[file.format](file, config):
             if type(item) is Document:
                 batch.add(item)
@@ -74,7 +77,7 @@ class _Batch:
         self._keys: list[str | None] = []
         self._locators: list[str] = []
         self._paths: list[str] = []
-        self._rejects: list[tuple[str, str, str]] = []
+        self._rejects: list[tuple[str, str, str, str]] = []
 
     def add(self, document: Document) -> None:
         text, key, metadata = document
@@ -88,19 +91,22 @@ class _Batch:
     def reject(self, file: InputFile, item: Reject) -> None:
         suffix = "" if item.raw_hash is None else f"; xxh3-128 {item.raw_hash.hex()}"
         detail = redact(item.detail)[: DETAIL_CHARS - len(suffix)] + suffix
-        self._rejects.append((f"{file.relative}@{item.position}", item.reason, detail))
+        self._rejects.append((f"{file.relative}@{item.position}", item.action, item.reason, detail))
         self.bytes += ROW_BYTES + len(detail)
 
-    def close_file(self, file: InputFile, occurrences: Occurrences | None) -> None:
+    def close_file(self, file: InputFile, occurrences: Occurrences) -> None:
         """Give the records since the last call, which are all of one file, their locators."""
         done = len(self._locators)
-        hashes = self._hashes[done:]
+        keys, hashes = self._keys[done:], self._hashes[done:]
         self._paths += [file.relative] * len(hashes)
-        if occurrences is None:
-            self._locators += [str(key) for key in self._keys[done:]]
-        else:
-            numbers = occurrences.count(b"".join(hashes)).tolist()
-            self._locators += [f"{file.relative}#{digest.hex()}#{n}" for digest, n in zip(hashes, numbers, strict=True)]
+        unnamed = [digest for key, digest in zip(keys, hashes, strict=True) if key is None]
+        counts = occurrences.count(b"".join(unnamed)).tolist() if unnamed else []
+        numbers = iter(zip(unnamed, counts, strict=True))
+        for key in keys:
+            if key is None:
+                digest, number = next(numbers)
+                key = f"{file.relative}#{digest.hex()}#{number}"
+            self._locators.append(key)
 
     def take(self) -> Batches:
         pair = self._documents(), self._ledger()
@@ -128,11 +134,11 @@ class _Batch:
                 "id": record_id(self._source, locator),
                 "source": self._source,
                 "stage": STAGE,
-                "action": REJECTED,
+                "action": action,
                 "reason": reason,
                 "locator": locator,
                 "detail": detail,
             }
-            for locator, reason, detail in self._rejects
+            for locator, action, reason, detail in self._rejects
         ]
         return pa.RecordBatch.from_pylist(rows, schema=LEDGER.schema)

@@ -1,0 +1,123 @@
+"""From an HTML page to its main text, by Resiliparse; docs/reading.md has the measurements that chose it."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import NamedTuple
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
+MAX_CHARS = 16 << 20  # Resiliparse takes 25 bytes of memory for one of markup; longer pages only lose their tags
+MAX_DEPTH = 500  # of elements; Chromium stops at 512, and Resiliparse's time grows with the square of it
+LEAST_SHARE = 0.25  # of the visible text that the main text must be, to be believed: benchmarks/extraction.py
+_CHROME = ("nav", "footer", "aside", "button")
+
+_ELEMENT = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]{0,40})\b[^<>]{0,10000}>")
+# Elements without an end, or whose end is implied, so that they nest no deeper than what holds them.
+_VOID = frozenset(
+    "area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split()
+)
+_LANGUAGE = re.compile(
+    r"<html\b[^<>]{0,1000}?\slang\s*=\s*[\"']?([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,3})", re.IGNORECASE
+)
+_UNSEEN = re.compile(r"<(script|style|noscript|template|svg|head)\b[^<>]{0,10000}>", re.IGNORECASE)
+_TAG = re.compile(r"<(?:!--|/?[A-Za-z!?])[^<>]{0,10000}>")
+_SPACE = re.compile(r"[ \t]+\n|\n[ \t]+\n")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_MAGIC = (
+    b"%PDF-", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x1f\x8b\x08", b"RIFF", b"BZh9", b"7z\xbc\xaf",
+    b"Rar!\x1a", b"OggS", b"ID3", b"\0\0\x01\0", b"\x7fELF", b"MZ\x90\0", b"wOFF", b"\xd0\xcf\x11\xe0",
+)  # fmt: skip
+_CONTROLS = bytes(c for c in range(32) if c not in b"\t\n\r\f\x1b") + b"\x7f"
+_WIDE = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
+
+
+class Page(NamedTuple):
+    """What a page says. title, language: None where it names none."""
+
+    text: str
+    title: str | None
+    language: str | None
+
+
+def page_text(markup: str, main_content: bool = True) -> Page:
+    """Extract the text of a page, a block on each line, blank lines between paragraphs.
+
+    main_content: without menus, sidebars, banners, comments, footers; a page of which that leaves less than a quarter
+    (a tag that is never closed hides the rest) gives all of its text but navigation. Else all visible text. Linear in
+    the page's length, whatever its nesting.
+    """
+    language = _LANGUAGE.search(markup[:4096])
+    if len(markup) > MAX_CHARS:
+        return Page(_without_tags(markup), None, language[1] if language else None)
+    tree = HTMLTree.parse(flattened(markup))
+    text = _extract(tree, (), False)
+    if main_content:
+        everything = _extract(tree, _CHROME, False)
+        text = _extract(tree, (), True)
+        if len(text) < LEAST_SHARE * len(everything):
+            text = everything
+    title = " ".join((tree.title or "").split())
+    return Page(_tidy(text), title or None, language[1] if language else None)
+
+
+def _extract(tree: HTMLTree, skip: tuple[str, ...], main: bool) -> str:
+    return extract_plain_text(
+        tree, main_content=main, list_bullets=False, alt_texts=False, comments=not (main or skip), skip_elements=skip
+    )
+
+
+def flattened(markup: str) -> str:
+    """Drop the tags that nest more than MAX_DEPTH elements; their content stays, so the text is the same."""
+    if markup.count("<") < MAX_DEPTH:
+        return markup
+    depth = deepest = 0
+    for closing, name in _ELEMENT.findall(markup):
+        if name.lower() not in _VOID:
+            depth = max(0, depth - 1) if closing else depth + 1
+            deepest = max(deepest, depth)
+    if deepest <= MAX_DEPTH:
+        return markup
+    depth = 0
+
+    def keep(found: re.Match[str]) -> str:
+        nonlocal depth
+        if found[2].lower() in _VOID:
+            return found[0]
+        depth = max(0, depth - 1) if found[1] else depth + 1
+        return found[0] if depth + bool(found[1]) <= MAX_DEPTH else " "
+
+    return _ELEMENT.sub(keep, markup)
+
+
+def _without_tags(markup: str) -> str:
+    pieces, at = [], 0
+    unclosed: set[str] = set()
+    for found in _UNSEEN.finditer(markup):
+        name = found[1].lower()
+        if found.start() < at or name in unclosed:
+            continue
+        end = markup.find(f"</{name}", found.end())
+        if end < 0:
+            unclosed.add(name)
+            continue
+        pieces.append(markup[at : found.start()])
+        at = end
+    pieces.append(markup[at:])
+    return _tidy(html.unescape(_TAG.sub("\n", "".join(pieces))))
+
+
+def _tidy(text: str) -> str:
+    return _BLANK_LINES.sub("\n\n", _SPACE.sub("\n\n", text)).strip() if "\n" in text else text.strip()
+
+
+def looks_binary(raw: bytes) -> bool:
+    """Whether the first 4 KiB are those of an image, an archive or another format that is no text."""
+    head = raw[:4096]
+    if head.startswith(_MAGIC):
+        return True
+    if head.startswith(_WIDE):
+        return False
+    return len(head) - len(head.translate(None, _CONTROLS)) > len(head) // 20
