@@ -36,7 +36,7 @@ def label(words: str, chinese: str, ends: str, gap: int = 4) -> re.Pattern[str]:
 
     words: expressions with blanks between them, whole words in any case. chinese: the same without borders of words.
     """
-    either = rf"(?:(?<![A-Za-z0-9_])(?:{'|'.join(words.split())})|{'|'.join(chinese.split())})"
+    either = rf"(?:(?<![A-Za-z0-9])(?:{'|'.join(words.split())})|{'|'.join(chinese.split())})"
     return re.compile(rf"{either}[^\w\n]{{0,3}}(?:{'|'.join(ends.split())})?[^\w\n]{{0,{gap}}}$", re.IGNORECASE)
 
 
@@ -44,13 +44,13 @@ _PHONE_LABEL = label(
     r"t[eé]l(?:[eé]fon[eo]?|ephone)?s? phones? mobile mob cell(?:phone)? handy (?:tele)?fax call(?:ing)? dial whatsapp "
     r"hotline sms text ring ph t(?=[:.]) m(?=:) f(?=:) p(?=:)",
     "电话 電話 手机 手機 传真 傳真 热线 熱線 座机 固话 联系方式 聯絡 致电 致電 拨打 撥打 拨 来电 微信 短信",
-    r"no numbers? 号码 號碼 号 (?:me|us)\s(?:at|on) at on is 为 是 office home work 或",
+    r"no numbers? 号码 號碼 号 (?:me|us)(?:\s(?:at|on))? at on is 为 是 office home work 或",
 )
 _OTHER_LABEL = label(
     "order invoice tracking serial ref reference isbn issn pmid id sku uid item part patent case doi imei qq ean account n "
     "x no nr total time timestamp size bytes count(?:er)? offset len(?:gth)? sum value zip block sector",
-    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 条码 编码 "
-    "編碼 代码 邮编 序列 群号 第 ICP备",
+    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 条码 "
+    "编码 編碼 代码 邮编 序列 群号 第 ICP备",
     "no num(?:ber)? 号码 号 號",
     gap=3,
 )
@@ -60,6 +60,7 @@ _CARD_LABEL = label(
     "no number 号码 号 號 为 是 is",
 )
 _ONE, _FOUR, _SIX = (_compile(rf"(?<!\d)\d{{{digits}}}") for digits in (1, 4, 6))  # where a group of digits begins
+_IBAN_BEFORE = _compile(r"(?<!\w)[A-Z]{2}\d{2} (?:[A-Z0-9]{4} ){0,6}$")  # of one with a wrong digit
 _UNIT = re.compile(
     r" ?(?:[元人万萬亿億个個次名米吨噸%°′″‰$€£¥]|公里|美元|people|million|billion|km|kg|m[²³]|USD|EUR|bytes?\b)"
 )
@@ -166,7 +167,7 @@ def is_card(digits: str) -> bool:
     if not any(low <= digits[: len(low)] <= high and len(digits) in lengths for low, high, lengths in _ISSUERS):
         return False
     total = sum(map(int, digits[-1::-2])) + sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return total % 10 == 0 and len(set(digits)) > 2
+    return total % 10 == 0 and len(set(digits)) > 1
 
 
 def identities(text: str, first: int, last: int) -> Iterator[Found]:
@@ -196,7 +197,11 @@ def cards(text: str, first: int, last: int) -> Iterator[Found]:
         before = _before(text, at)
         if not _CARD_LABEL.search(before):
             # a row of a table; a number of something else; one run of digits of a length that other numbers have
-            if re.search(r"\d{4}[ -]$", before) or re.match(r"[ -]\d{4}(?!\d)", text[match.end() : match.end() + 6]):
+            if (
+                re.search(r"\d{4}[ -]$", before)
+                or _IBAN_BEFORE.search(before)
+                or re.match(r"[ -]\d{4}(?!\d)", text[match.end() : match.end() + 6])
+            ):
                 continue
             if _OTHER_LABEL.search(before) or (len(digits) not in _USUAL_LENGTHS and len(match[0]) == len(digits)):
                 continue
@@ -217,12 +222,15 @@ _NORTH_AMERICAN = _compile(
     r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ -]?|[2-9]\d\d([ ./-]))[2-9]\d\d[ .-]\d{4}"
     r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6})?"
 )
-_TRUNK = _compile(r"(?:\(0?[1-9]\d{0,3}\)[ -]?|0[1-9]\d{0,3}[ ./-]|8 ?\(\d{3,4}\) ?)\d{2,8}(?:[ .-]\d{2,8}){0,4}")
+_TRUNK = _compile(
+    r"(?:\(0?[1-9]\d{0,3}\)[ -]?|0[1-9]\d{0,3}(?:[ ./-]| / )|8 ?\(\d{3,4}\) ?|8[ -](?=9\d\d[ -]))\d{2,8}"
+    r"(?:[ .-]\d{2,8}){0,4}"
+)
 _AREA_IN_BRACKETS = ("BR", "MX")  # there an area code stands in brackets without a 0 before it
-_ZIP = _compile(r"\d{5}-\d{4}(?!\d)")
+_NO_PHONE = _compile(r"(?:\d{5}|\d{3}-\d{2})-\d{4}(?!\d)")  # codes of the USA: ZIP+4, social security
 _LONE = _compile(r"1[3-9]\d{9}(?!\d)")
-_ROW_AFTER = _compile(r"(?:-| {1,3})[0-9a-fA-F]{1,6}(?![\w-])")
-_ROW_BEFORE = _compile(r"[0-9a-fA-F>] {1,3}$")
+_ROW_AFTER = _compile(r"(?:-| {1,3})(?:\d{1,6}|[0-9a-fA-F]{2})(?![\w-])")
+_ROW_BEFORE = _compile(r"(?<!\w)(?:\d{1,6}|[0-9a-fA-F]{2}|<[0-9a-f]{2}>) {1,3}$")
 _ANY = _compile(r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}")
 _DATE = _compile(
     r"\(?(?:\d{1,2}([./ -])\d{1,2}\1\d{4}|[12]\d{3}([./ -])\d{1,2}\2\d{1,2}|[12]\d{3}[ -]{1,3}[12]\d{3})(?!\d)"
@@ -303,7 +311,12 @@ def _national(text: str, at: int, done: int, regions: tuple[str, ...]) -> int:
     if _DATE.match(text, at):
         return -1
     match = _TRUNK.match(text, at)
-    if match and not _ZIP.match(text, at) and not _ROW_BEFORE.search(text, max(done + 1, at - 4), at):
+    if (
+        match
+        and not _IBAN_BEFORE.search(before)
+        and not _NO_PHONE.match(text, at)
+        and not _ROW_BEFORE.search(text, max(done + 1, at - 9), at)
+    ):
         for value in _cuts(match[0]):
             end = at + len(value)
             if sum(map(str.isdigit, value)) < 9 or value.count("(") != value.count(")") or _ROW_AFTER.match(text, end):
@@ -334,12 +347,12 @@ def phones(text: str, first: int, last: int, regions: tuple[str, ...]) -> Iterat
             begin -= 2
         if begin > done and text[begin - 1] == "(":
             begin -= 1
-        if _is_glued_left(text, begin):
+        if _is_glued_left(text, begin) and not (text[begin - 1] == "=" and _PHONE_LABEL.search(_before(text, begin))):
             continue
         end = -1
         if text.startswith(("+", "(+", "00"), begin):
             end = _international(text, begin)
-        if end < 0 and text[begin] != "+":
+        if end < 0:
             end = _national(text, begin, done, regions)
         if end < 0 and begin < start and text[begin] == "(":
             end, begin = _national(text, start, done, regions), start

@@ -208,6 +208,8 @@ def _has_dot(data: np.ndarray, at: int, end: int, kinds: np.ndarray) -> bool:
     stop = min(end, at + 192)
     start = at
     while at < stop and (kinds[data[at]] & _WORD or data[at] >= 0x80):
+        if data[at] == 0x8E and at - start > 2 and data[at - 1] == 0xBC and data[at - 2] == 0xEF:  # ．
+            return True
         at += 1
     if at == start or at + 1 >= end or data[at] != 0x2E:
         return False
@@ -245,6 +247,9 @@ def _marks(data: np.ndarray, offsets: np.ndarray, kinds: np.ndarray, keys: np.nd
                 if colons > 1:
                     begin = at = end
                     continue
+            elif byte == 0xAF or byte == 0xBA:  # the end of 是, 为: 密码是…
+                if at + 1 < last and data[at + 1] < 0x80 and _is_assigned(data, at + 1, first, keys, masks):
+                    found.append((np.int64(row), at - 2, at + 1, np.int64(ASSIGNMENT)))
             elif byte == 0x3D:
                 if _is_assigned(data, at, first, keys, masks):
                     found.append((np.int64(row), at, at + 1, np.int64(ASSIGNMENT)))

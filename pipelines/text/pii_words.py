@@ -99,17 +99,19 @@ _KEY = (
     r"|密码|密碼|口令|密钥|密鑰|令牌)"
 )
 _ASSIGNED = re.compile(
-    rf"({_KEY})[\"'`\]*]{{0,3}} {{0,3}}(?:是|为)?[\"'`]? {{0,3}}(?::=|=>|==?|:)[ \t]{{0,3}}", re.IGNORECASE
+    rf"({_KEY})[\"'`\]*]{{0,3}} {{0,3}}(?:是|为)?[\"'`]? {{0,3}}"
+    rf"(?::=|=>|==?|:|(?<=[是为])(?=[\"'A-Za-z0-9]))[ \t]{{0,3}}",
+    re.IGNORECASE,
 )
 _PUBLIC = re.compile(r"public[ _\-]?(?:key)?[ _\-]?\Z", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:bearer|basic|token) {1,3}", re.IGNORECASE)
 _QUOTED = re.compile(r"\"([^\"\s]{6,256})\"|'([^'\s]{6,256})'|`([^`\s]{6,256})`")
 _BARE = re.compile(r"[!-%*+\-./0-9:<>?@A-Z\[\]^_a-z{}~]{6,256}={0,2}")
 _WORD_LIKE = re.compile(
-    r"your|example|change|xxx|\*\*\*|\.\.\.|placeholder|dummy|sample|redacted|\$\{|\$\(|\{\{|%[sd(]|<|\[email|\[secret|process\.env|getenv",
+    r"your|example|change|xxx|\*\*\*|\.\.\.|placeholder|dummy|sample|redacted|\$\{|\$\(|\{\{|%[sd](?![A-Za-z0-9])|%\(|<|\[email|\[secret|process\.env|getenv",
     re.IGNORECASE,
 )
-_PLAIN_WORDS = re.compile(r"[A-Za-z]+(?:[._\-/][A-Za-z]*)*\d{0,1}\Z")
+_PLAIN_WORDS = re.compile(r"[A-Za-z]+(?:[._\-/][A-Za-z]*)*\Z")
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+\Z|.*[\[\](){}]|[/~$%&<@\\.]|0x|https?:|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}")
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[_\-]+|[^A-Za-z0-9_\-]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{1,20}://([^\s/:@]{0,64}):([^\s/@]{4,128})\Z")
@@ -167,7 +169,13 @@ def assignment(text: str, at: int) -> Iterator[Found]:
 
 def _is_secret(value: str, is_password: bool) -> bool:
     """Tell a secret from a word, a variable, a path, a placeholder. Passwords may be short, keys have entropy."""
-    if not value.isascii() or _WORD_LIKE.search(value) or _PLAIN_WORDS.match(value) or _CODE.match(value):
+    if _WORD_LIKE.search(value) and (len(value) < 32 or entropy(value) < 4.2):
+        return False
+    if not value.isascii() or _CODE.match(value):
+        return False
+    if len(value) >= 16 and 3 * len(_PARTS.findall(value)) > len(value):  # words would be longer than these pieces
+        return True
+    if _PLAIN_WORDS.match(value):
         return False
     if value.lower() in _WEAK or len(set(value)) < 4:
         return False

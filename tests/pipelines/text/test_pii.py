@@ -145,6 +145,29 @@ def test_national_numbers_are_those_of_the_regions_asked_for() -> None:
     assert values("call +49 30 901820", PiiConfig("report", phone_regions=())) == [("phone", "+49 30 901820")]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("card 4111111111111111, CVV 123", ["4111111111111111"]),
+        ("My SSN is 078-05-1120, ZIP 02111-1307", []),
+        ("call 555-1234 or (555) 123-4567", ["555-1234", "(555) 123-4567"]),
+        ("传真：(010)62345678转123", ["(010)62345678转123"]),
+        ("https://x.com/?email=a.b@c.com&phone=13812345678&id=13812345678", ["a.b@c.com", "13812345678"]),
+        ("postgres://app:S3cretPw@db.mail.org:5432/app", ["S3cretPw"]),
+        ("git clone git@github.com:org/repo.git by dev@github.com: done", ["dev@github.com"]),
+        ("密码是abc12345，密码是什么？", ["abc12345"]),
+        ("USER＠EXAMPLE．COM", ["USER＠EXAMPLE．COM"]),
+        ("Flash 11.2.202.228 by 11.2.202.228", ["11.2.202.228", "11.2.202.228"]),
+        ("Flash Player 11.2.202.228, firmware: 11.2.202.228, 版本11.2.202.228", []),
+        ("0x10Gb = 17179869184", []),
+        ("password: hunter2, password: required, password=$PW", ["hunter2"]),
+        ("[SECRET:abcdefghijklmnop] [PHONE] [EMAIL:abcdefghijklmnop]", []),
+    ],
+)
+def test_what_people_try_first(text: str, expected: list[str]) -> None:
+    assert [value for _, value in values(text)] == expected
+
+
 # --- spans --------------------------------------------------------------------------------------------------------
 
 
