@@ -6,6 +6,7 @@ python -m pipelines.clean --input data/ingest --output data/clean --config param
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, copy_shard
 from pipelines.core.stage import Report, begin, versions
 from pipelines.core.summary import print_summary
-from pipelines.text import pages, signals
+from pipelines.text import edits, pages, signals
 from pipelines.text.normalize import NormalizeConfig, normalize
 from pipelines.text.rules import Rule, decide, groups_of, rules
 from schemas.base import Record, SchemaError
@@ -42,19 +43,25 @@ _DECIDING = {"profile": None, "filters": None}  # settings that change what is d
 class CleanConfig:
     """How documents are repaired, and which ones are removed.
 
-    profile: lists of rules, asked in order (see docs/cleaning.md). filters: limits of your own, a rule's name (min_ or
-    max_ and a signal) and its limit, or null to switch the rule off. compression: of the shards' buffers: null (readers
-    map memory) or 'zstd' (smaller; every reader copies).
+    edits: html_entities, c4_lines, refinedweb_lines, made in this order. profile: lists of rules, asked in order:
+    default, gopher, c4, fineweb, refinedweb, chinese, none (see docs/cleaning.md). filters: limits of your own, the name
+    of a rule (min_ or max_ and a signal) and its limit, or null to switch it off. compression: of the shards' buffers:
+    null (readers map memory) or 'zstd' (smaller; every reader copies).
     """
 
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    edits: tuple[str, ...] = ()
     profile: tuple[str, ...] = ("default",)
     filters: dict[str, float | None] = field(default_factory=dict)
     compression: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a profile or a rule that does not exist."""
-        _ = self.rules
+        """Raise ValueError for a profile, a rule or an edit that does not exist, or a rule that needs another edit."""
+        if unknown := [name for name in self.edits if name not in edits.EDITS]:
+            raise ValueError(f"unknown edit {unknown[0]!r}; known: {', '.join(edits.EDITS)}")
+        asked = [rule.name for rule in self.rules if rule.signal in edits.DOCS]
+        if asked and "refinedweb_lines" not in self.edits:
+            raise ValueError(f"{asked[0]} is about what refinedweb_lines takes out: add it to edits")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -66,7 +73,8 @@ class CleanConfig:
         """The record type of the signals that are measured: those of every text, and the groups that the rules need."""
         groups = groups_of(self.rules)
         named = [name for group, docs in pages.GROUPS.items() if group in groups for name in docs]
-        return signals_record((*signals.SIGNALS, *named))
+        edited = edits.DOCS if "refinedweb_lines" in self.edits else ()
+        return signals_record((*signals.SIGNALS, *named, *edited))
 
 
 def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], asked: Sequence[Rule]) -> pa.RecordBatch:
@@ -95,12 +103,12 @@ def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBa
     Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
     removes: the first rule that fails, in the order of `config.rules`.
     """
-    texts = normalize(batch.column("text"), config.normalize)
+    texts, edited = edits.edit(normalize(batch.column("text"), config.normalize), config.edits)
     columns = {name: batch.column(name) for name in batch.schema.names}
     columns |= {"text": texts, "content_hash": content_hashes(texts)}
     documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
     asked = config.rules
-    measured = signals.signals(texts) | pages.page_signals(texts, groups_of(asked))
+    measured = signals.signals(texts) | pages.page_signals(texts, groups_of(asked)) | edited
     schema = config.signals.schema
     table = pa.RecordBatch.from_arrays(
         [columns["id"], *(pa.array(measured[name]) for name in schema.names[1:])], schema=schema
@@ -178,7 +186,8 @@ def measured_before(output: str, dataset: Dataset, config: CleanConfig) -> Datas
         return None
     (manifest,) = earlier.manifests
     same = manifest.stage == STAGE and manifest.inputs == dataset.sha256s and manifest.versions == versions()
-    if not same or {**manifest.config, **_DECIDING} != {**to_dict(config), **_DECIDING}:
+    asked = json.loads(json.dumps(to_dict(config)))  # as the manifest has it
+    if not same or {**manifest.config, **_DECIDING} != {**asked, **_DECIDING}:
         return None
     key = next(iter(earlier.keys(SIGNALS)), None)
     if key is None or earlier.open_shard(SIGNALS, key).schema.names != config.signals.schema.names:

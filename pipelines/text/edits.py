@@ -7,14 +7,20 @@ in c4_filters.py. RefinedWeb: Penedo et al. 2023, appendix G.2, with the express
 
 from __future__ import annotations
 
+import html
+from collections.abc import Collection
+
 import numba
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.text.tokens import ALPHA, DIGIT, LOWER, SINGLE, SPACE, UPPER, decode_text, lexicon
 from pipelines.text.unicode import utf8
 from pipelines.text.web import DROP, PHRASES, c4_line, next_line, strip
 
+DOCS = {"removed_word_ratio": "words in what refinedweb_lines took out / words before"}
+EDITS = ("html_entities", "c4_lines", "refinedweb_lines")
 _NEWLINE = 10
 _FEW_WORDS = 10  # RefinedWeb: only so short a line is searched for patterns
 
@@ -37,6 +43,32 @@ def _phrases(words: tuple[str, ...]) -> np.ndarray:
 
 
 _PATTERNS = _phrases(_COUNTED), _phrases(_AT_START), _phrases(_AT_END), _phrases(_ANYWHERE)
+
+
+def edit(texts: pa.Array, names: Collection[str]) -> tuple[pa.Array, dict[str, np.ndarray]]:
+    """Make some EDITS, in their order: (texts, the signals of DOCS that they measure: name → float64[n])."""
+    measured = {}
+    if "html_entities" in names:
+        texts = html_entities(texts)
+    if "c4_lines" in names:
+        texts = c4_lines(texts)
+    if "refinedweb_lines" in names:
+        texts, measured["removed_word_ratio"] = refinedweb_lines(texts)
+    return texts, measured
+
+
+def html_entities(texts: pa.Array) -> pa.Array:
+    """Replace HTML's character references (&amp; &#20013; &nbsp;) by what they stand for, as `html.unescape` does.
+
+    Once: "&amp;lt;" is "&lt;" afterwards. Only texts with '&' and a ';' behind it are looked at.
+    """
+    marked = np.flatnonzero(pc.match_substring_regex(texts.fill_null(""), r"&#?\w+;").to_numpy(zero_copy_only=False))
+    if not len(marked):
+        return texts
+    changed = pa.array([html.unescape(text) for text in texts.take(marked).to_pylist()], texts.type)
+    mask = np.zeros(len(texts), np.bool_)
+    mask[marked] = True
+    return pc.replace_with_mask(texts, mask, changed)
 
 
 def c4_lines(texts: pa.Array) -> pa.Array:

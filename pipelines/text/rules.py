@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.text import pages, signals
+from pipelines.text import edits, pages, signals
 
 
 class Rule(NamedTuple):
@@ -49,6 +49,7 @@ _OURS = "Gristmill"
 _GOPHER = "Gopher (Rae et al. 2021, table A1)"
 _FINEWEB = "FineWeb (Penedo et al. 2024, section 3.5)"
 _C4 = "C4 (Raffel et al. 2020, section 2.2)"
+_REFINEDWEB = "RefinedWeb (Penedo et al. 2023, appendix G.2)"
 
 _DEFAULT = (
     Rule("min_chars", 30, f"{_OURS}: 30 Han characters are about 100 Latin ones; min_words asks more of the latter"),
@@ -95,18 +96,46 @@ _FINEWEB_QUALITY = (
     Rule("max_line_char_dup_ratio", 0.01, _FINEWEB),
     Rule("max_newline_ratio", 0.3, f"{_FINEWEB}; datatrove new_line_ratio"),
 )
+# Counterparts in characters. The limits of n-grams are of 5 and 10 characters, about 3 and 6 words, and wider than
+# Gopher's: laws, which repeat their formulas, have up to 0.54 and 0.40 (docs/cleaning.md has the measurement).
+_CHINESE = (
+    Rule("min_chars", 50, f"{_OURS}; {_GOPHER}: 50 words, about 80 characters"),
+    Rule("max_chars", 500_000, f"{_OURS}; {_GOPHER}: 100,000 words"),
+    Rule("max_replacement_ratio", 0.01, _OURS),
+    Rule("min_han_ratio", 0.3, f"{_OURS}: other letters are names and formulas, or broken decoding"),
+    Rule("min_chinese_stop_words", 2, f"{_GOPHER}: 2 of 8 stop words"),
+    Rule("min_letter_ratio", 0.6, f"{_GOPHER}: 80 % of words with a letter"),
+    Rule("max_digit_ratio", 0.3, _OURS),
+    Rule("max_symbol_ratio", 0.1, _GOPHER),
+    Rule("max_bullet_line_ratio", 0.9, _GOPHER),
+    Rule("max_ellipsis_line_ratio", 0.3, _GOPHER),
+    Rule("max_dup_para_frac", 0.3, _GOPHER),
+    Rule("max_dup_para_char_frac", 0.2, _GOPHER),
+    Rule("max_dup_line_frac", 0.3, _GOPHER),
+    Rule("max_dup_line_char_frac", 0.2, _GOPHER),
+    Rule("max_dup_5_gram", 0.6, f"{_GOPHER}, in characters"),
+    Rule("max_dup_10_gram", 0.45, f"{_GOPHER}, in characters"),
+    Rule("min_line_punct_ratio", 0.12, _FINEWEB),
+    Rule("max_short_line_ratio", 0.9, f"{_FINEWEB}: 0.67; 30 characters are a longer line in Chinese"),
+)
 PROFILES: dict[str, tuple[Rule, ...]] = {
     "default": _DEFAULT,
     "gopher": _GOPHER_REPETITION + _GOPHER_QUALITY,
     "c4": _C4_PAGE,
     "fineweb": _GOPHER_REPETITION + _GOPHER_QUALITY + _FINEWEB_QUALITY,
+    "refinedweb": (*_GOPHER_REPETITION, *_GOPHER_QUALITY, Rule("max_removed_word_ratio", 0.05, _REFINEDWEB)),
+    "chinese": _CHINESE,
     "none": (),
 }
 
 
 def known_signals() -> dict[str, str]:
     """Every signal that a rule may bound, and what it is."""
-    return {**signals.DOCS, **{name: text for docs in pages.GROUPS.values() for name, text in docs.items()}}
+    return {
+        **signals.DOCS,
+        **{name: text for docs in pages.GROUPS.values() for name, text in docs.items()},
+        **edits.DOCS,
+    }
 
 
 def rules(profiles: Sequence[str], limits: Mapping[str, float | None]) -> tuple[Rule, ...]:

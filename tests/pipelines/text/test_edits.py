@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.edits import c4_lines, refinedweb_lines
+from pipelines.text.edits import c4_lines, edit, html_entities, refinedweb_lines
 from pipelines.text.pages import page_signals
 
 
@@ -86,3 +86,20 @@ def test_nulls_slices_and_large_strings_come_back_as_they_were_given() -> None:
     for one in (texts[1:], texts.cast(pa.large_string())[1:]):
         assert c4_lines(one).type == one.type and c4_lines(one).to_pylist() == ["A line that stays.", "", ""]
         assert refinedweb_lines(one)[0].to_pylist() == ["A line that stays.", "", ""]
+
+
+def test_character_references_become_what_they_stand_for_once() -> None:
+    texts = pa.array(["a &amp; b &lt;i&gt; &#20013;&#x6587;&nbsp;", "&amp;lt;", "AT&T; no", None, "plain & simple"])
+    assert html_entities(texts).to_pylist() == ["a & b <i> 中文\xa0", "&lt;", "AT&T; no", None, "plain & simple"]
+    untouched = pa.array(["nothing here"])
+    assert html_entities(untouched) is untouched
+
+
+def test_edits_are_made_in_their_order_and_say_what_they_measure() -> None:
+    texts, measured = edit(
+        pa.array(["One &amp; two words here.\nMENU ITEM\nno end mark"]), ("refinedweb_lines", "html_entities")
+    )
+    assert texts.to_pylist() == ["One & two words here.\nno end mark"] and measured["removed_word_ratio"].tolist() == [
+        0.2
+    ]
+    assert edit(texts, ())[0] is texts and edit(texts, ("c4_lines",))[0].to_pylist() == ["One & two words here."]

@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.dirty import KINDS, dirty
 from pipelines.text import pages
+from pipelines.text.normalize import NormalizeConfig, normalize
 from pipelines.text.rules import PROFILES, Rule, decide, groups_of, known_signals, rules
 from pipelines.text.signals import signals
 
@@ -106,3 +108,21 @@ def test_bodies_of_good_corpora_stay(corpus: str, real_texts: Callable[[str, int
     kept = decide(measured, DEFAULT).rule < 0
     bodies = measured["chars"] > 200
     assert bodies.sum() > 100 and kept[bodies].mean() >= 0.97
+
+
+@pytest.mark.parametrize("corpus", ["wikipedia_zh", "laws_zh"])
+def test_the_chinese_profile_keeps_good_bodies_and_removes_dirty_copies(
+    corpus: str, real_texts: Callable[[str, int], list[str]]
+) -> None:
+    asked = rules(["chinese"], {})
+
+    def kept(texts: list[str]) -> np.ndarray:
+        repaired = normalize(pa.array(texts), NormalizeConfig())
+        return decide(signals(repaired) | pages.page_signals(repaired, groups_of(asked)), asked).rule < 0
+
+    bodies = [text for text in real_texts(corpus, 3_000_000) if len(text) > 200]
+    assert len(bodies) > 100 and kept(bodies).mean() >= 0.97
+    copies = list(dirty(bodies, "zh"))
+    stays = kept([text for _, text in copies])
+    for kind in KINDS:
+        assert stays[[name == kind for name, _ in copies]].mean() <= 0.03, kind
