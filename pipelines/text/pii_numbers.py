@@ -49,8 +49,8 @@ _PHONE_LABEL = label(
 _OTHER_LABEL = label(
     "order invoice tracking serial ref reference isbn issn pmid id sku uid item part patent case doi imei qq ean account n "
     "x no nr total time timestamp size bytes count(?:er)? offset len(?:gth)? sum value zip block sector",
-    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 条码 "
-    "编码 編碼 代码 邮编 序列 群号 第 ICP备",
+    "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 "
+    "条码 编码 編碼 代码 邮编 序列 群号 第 ICP备",
     "no num(?:ber)? 号码 号 號",
     gap=3,
 )
@@ -229,6 +229,7 @@ _TRUNK = _compile(
 _AREA_IN_BRACKETS = ("BR", "MX")  # there an area code stands in brackets without a 0 before it
 _NO_PHONE = _compile(r"(?:\d{5}|\d{3}-\d{2})-\d{4}(?!\d)")  # codes of the USA: ZIP+4, social security
 _LONE = _compile(r"1[3-9]\d{9}(?!\d)")
+_SIX_DIGITS = _compile(r"[(+]{0,2}\d(?:[ .\-/()]{0,3}\d){5}")  # the fewest, of a labelled number
 _ROW_AFTER = _compile(r"(?:-| {1,3})(?:\d{1,6}|[0-9a-fA-F]{2})(?![\w-])")
 _ROW_BEFORE = _compile(r"(?<!\w)(?:\d{1,6}|[0-9a-fA-F]{2}|<[0-9a-f]{2}>) {1,3}$")
 _ANY = _compile(r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}")
@@ -295,6 +296,8 @@ def _is_regular(text: str, at: int, end: int, done: int) -> bool:
 
 def _national(text: str, at: int, done: int, regions: tuple[str, ...]) -> int:
     """Give the end of the number without a country code that begins here, or -1."""
+    if not _SIX_DIGITS.match(text, at):
+        return -1
     before = _before(text, at)
     labelled = _PHONE_LABEL.search(before) is not None
     if labelled or not _OTHER_LABEL.search(before):
