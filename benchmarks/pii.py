@@ -14,7 +14,6 @@ Ours reads Arrow arrays and looks for all eight kinds; datatrove's PIIFormatter 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -42,40 +41,37 @@ CORPORA = ("wikipedia_en", "wikipedia_zh", "laws_zh", "poetry_zh", "documentatio
 PEER = Path(__file__).resolve().parent / "peers" / "run_datatrove_pii.py"
 
 
-def ask_peer(python: str, texts: list[str]) -> dict[str, object]:
-    """Run datatrove's formatter over texts: {seconds, spans: [[first byte, end, kind], …] a text}."""
+Span = tuple[int, int, str]  # first byte, end, kind
+
+
+def ask_peer(python: str, texts: list[str]) -> tuple[float, list[list[Span]]]:
+    """Run datatrove's formatter over texts: (CPU seconds, what it takes of each)."""
     with tempfile.TemporaryDirectory() as folder:
         given, answer = Path(folder, "texts.json"), Path(folder, "answer.json")
         given.write_bytes(orjson.dumps(texts))
         environment = os.environ | {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
         subprocess.run([python, str(PEER), str(given), str(answer)], check=True, env=environment)
-        return dict(json.loads(answer.read_bytes()))
+        read = orjson.loads(answer.read_bytes())
+    return read["seconds"], [[(start, end, kind) for start, end, kind in row] for row in read["spans"]]
 
 
-def ours(texts: list[str]) -> list[list[tuple[int, int, str]]]:
+def ours(texts: list[str]) -> list[list[Span]]:
     """Find in texts: (first byte, end, kind) of each."""
-    rows: list[list[tuple[int, int, str]]] = [[] for _ in texts]
+    rows: list[list[Span]] = [[] for _ in texts]
     spans = pii.find(pa.array(texts), PiiConfig("report"))
     for row, start, end, kind in zip(*(column.tolist() for column in spans), strict=True):
         rows[row].append((start, end, KINDS[kind]))
     return rows
 
 
-def snap(cases: list[Case], found: list[list[tuple[int, int, str]]]) -> list[list[tuple[int, int, str]]]:
+def snap(cases: list[Case], found: list[list[Span]]) -> list[list[Span]]:
     """Replace every span that overlaps a label of its kind by that label."""
-    snapped = []
-    for case, spans in zip(cases, found, strict=True):
-        labels = case.spans()
-        snapped.append(
-            [
-                next(
-                    (label for label in labels if label[2] == kind and label[0] < end and start < label[1]),
-                    (start, end, kind),
-                )
-                for start, end, kind in spans
-            ]
-        )
-    return snapped
+
+    def to_label(case: Case, span: Span) -> Span:
+        labels = (label for label in case.spans() if label[2] == span[2])
+        return next((label for label in labels if label[0] < span[1] and span[0] < label[1]), span)
+
+    return [[to_label(case, span) for span in spans] for case, spans in zip(cases, found, strict=True)]
 
 
 def quality(seeds: int, peers_python: str | None) -> None:
@@ -83,25 +79,16 @@ def quality(seeds: int, peers_python: str | None) -> None:
     cases = [case for seed in range(4, 4 + seeds) for case in positives(seed) + negatives(seed)]
     texts = [case.text for case in cases]
     scores = score(cases, ours(texts))
-    theirs = {}
-    if peers_python:
-        spans = [[tuple(span) for span in row] for row in ask_peer(peers_python, texts)["spans"]]  # type: ignore[attr-defined]
-        theirs = score(cases, snap(cases, spans))
-    print(
-        f"Labelled set: {sum(bool(c.found) for c in cases)} positive texts, {sum(not c.found for c in cases)} hard negatives\n"
-    )
-    print("| kind   | labels | recall | precision | missed | wrong | datatrove: recall | precision | wrong |")
-    print("|:-------|-------:|-------:|----------:|-------:|------:|------------------:|----------:|------:|")
+    theirs = score(cases, snap(cases, ask_peer(peers_python, texts)[1])) if peers_python else {}
+    with_data = sum(bool(case.found) for case in cases)
+    print(f"Labelled set: {with_data} positive texts, {len(cases) - with_data} hard negatives\n")
+    print("| kind | labels | recall | precision | missed | wrong | datatrove: recall | precision | wrong |")
+    print("|:-----|-------:|-------:|----------:|-------:|------:|------------------:|----------:|------:|")
     for kind, one in scores.items():
         peer = theirs.get(kind) if kind in ("email", "ipv4") else None
-        last = (
-            f"{peer.recall:>17.4f} | {peer.precision:>9.4f} | {peer.wrong:>5}"
-            if peer
-            else f"{'':>17} | {'':>9} | {'':>5}"
-        )
-        print(
-            f"| {kind:<6} | {one.right + one.missed:>6} | {one.recall:.4f} | {one.precision:>9.4f} | {one.missed:>6} | {one.wrong:>5} | {last} |"
-        )
+        cells = [kind, one.right + one.missed, f"{one.recall:.4f}", f"{one.precision:.4f}", one.missed, one.wrong]
+        cells += [f"{peer.recall:.4f}", f"{peer.precision:.4f}", peer.wrong] if peer else [""] * 3
+        print(f"| {' | '.join(map(str, cells))} |")
     print(flush=True)
 
 
@@ -149,13 +136,11 @@ def speed(limit: int, repeat: int, peers_python: str | None) -> None:
         found = Counter(KINDS[kind] for a in arrays for kind in pii.find(a, report).kinds.tolist())
         peer = ratio = ""
         if peers_python:
-            took = float(ask_peer(peers_python, texts)["seconds"])  # type: ignore[arg-type]
+            took = ask_peer(peers_python, texts)[0]
             peer, ratio = f"{size / 1e6 / took:.1f}", f"{took / find:.1f}"
         kinds = ", ".join(f"{kind} {count}" for kind, count in found.most_common())
-        print(
-            f"| {name} | {size / 1e6:.1f} | {size / 1e6 / find:.1f} | {size / 1e6 / both:.1f} | {peer} | {ratio} | {kinds} |",
-            flush=True,
-        )
+        rates = [f"{size / 1e6 / one:.1f}" for one in (find, both)]
+        print(f"| {' | '.join([name, f'{size / 1e6:.1f}', *rates, peer, ratio, kinds])} |", flush=True)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Replace personal data with datatrove's PIIFormatter: its defaults, one process.
 
-INPUT: a JSON list of texts. OUTPUT: {"seconds": CPU time of `format` on all of them, "spans": for each text, what its two
-replacers take: [first byte, end, "email" or "ipv4"]}. The spans are found after the time is taken.
+INPUT: a JSON list of texts. OUTPUT: {"seconds": CPU time of `format` on all of them, "spans": for each text, what its
+two replacers take: [first byte, end, "email" or "ipv4"]}. The spans are found after the time is taken.
 """
 
 from __future__ import annotations

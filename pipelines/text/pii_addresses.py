@@ -105,9 +105,7 @@ def quads(text: str, first: int, last: int, scope: str) -> Iterator[Found]:
             continue
         before = text[max(0, at - _LABEL_REACH) : at]
         address = _ADDRESS_BEFORE.search(before)
-        if not address and (_VERSION_BEFORE.search(before) or _VERSION_AFTER.match(text, end)):
-            continue
-        if not address and _is_version(match[0]):
+        if not address and (_is_version(match[0]) or _VERSION_BEFORE.search(before) or _VERSION_AFTER.match(text, end)):
             continue
         if is_in_scope(match[0], scope):
             yield at, end, "ipv4"

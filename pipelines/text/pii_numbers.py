@@ -47,8 +47,8 @@ _PHONE_LABEL = label(
     r"no numbers? 号码 號碼 号 (?:me|us)(?:\s(?:at|on))? at on is 为 是 office home work 或",
 )
 _OTHER_LABEL = label(
-    "order invoice tracking serial ref reference isbn issn pmid id sku uid item part patent case doi imei qq ean account n "
-    "x no nr total time timestamp size bytes count(?:er)? offset len(?:gth)? sum value zip block sector",
+    "order invoice tracking serial ref reference isbn issn pmid id sku uid item part patent case doi imei qq ean "
+    "account n x no nr total time timestamp size bytes count(?:er)? offset len(?:gth)? sum value zip block sector",
     "订单 訂單 运单 快递 单号 單號 编号 編號 工号 学号 货号 案号 备案 流水 发票 合同 "
     "条码 编码 編碼 代码 邮编 序列 群号 第 ICP备",
     "no num(?:ber)? 号码 号 號",

@@ -2,7 +2,7 @@
 
 Composed from formats,
     seeded values and contexts in English and Chinese; the same on every machine. Numbers with a wrong
-check digit come from the generators of `pii_cases`, one digit off.
+check digit come from the generators of `pii_values`, one digit off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import string
 import uuid
 from collections.abc import Callable, Iterator
 
-from pii_cases import SEED, Case, card, iban, identity
+from pii_cases import SEED, Case
+from pii_values import card, iban, identity
 
 ENGLISH = (
     "{}",
