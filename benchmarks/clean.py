@@ -29,10 +29,11 @@ import orjson
 import pyarrow as pa
 from dirty import dirty
 
-from pipelines.clean import CleanConfig, clean_batch
+from pipelines.clean import clean_batch
 from pipelines.core.identity import content_hash, record_id
 from pipelines.text import pages, repair, signals
 from pipelines.text.normalize import NormalizeConfig, normalize
+from pipelines.text.prepare import CleanConfig, known_signals
 from pipelines.text.rules import decide, groups_of, rules
 from pipelines.text.unicode import utf8
 from schemas.document import DOCUMENT
@@ -53,7 +54,7 @@ def ask_peer(python: str, texts: list[str], *flags: str) -> list[dict[str, Any]]
 
 def ask_ours(texts: list[str]) -> dict[str, np.ndarray]:
     """Whether each rule removes each text: rule → bool[n]."""
-    asked = rules(PROFILES, {"min_c4_third_longest_line": 200})
+    asked = rules(PROFILES, {"min_c4_third_longest_line": 200}, known_signals())
     measured = pages.page_signals(pa.array(texts), groups_of(asked))
     found = {rule.name: rule.breaks(measured[rule.signal]) for rule in asked}
     found["max_gopher_symbol_ratio"] = found.pop(SYMBOL[0]) | found.pop(SYMBOL[1])
@@ -108,7 +109,7 @@ def speeds(label: str, texts: list[str], repeat: int, chain: dict[str, Any] | No
     """Print MB/s a core of our rules and of whole profiles, and the share of each group of signals."""
     batches = documents(texts)
     size = sum(len(text.encode()) for text in texts) / 1e6
-    asked = rules(PROFILES, {})
+    asked = rules(PROFILES, {}, known_signals())
     groups = groups_of(asked)
     columns = [batch.column("text") for batch in batches]
 

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
@@ -18,16 +18,16 @@ import pyarrow as pa
 
 from pipelines.core import files, ledger, progress
 from pipelines.core.cli import StageCommand
-from pipelines.core.config import to_dict
+from pipelines.core.config import ConfigError, to_dict
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, surviving_batches, survivors
 from pipelines.core.identity import content_hashes
 from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, copy_shard
-from pipelines.core.stage import Report, begin, versions
+from pipelines.core.stage import Report, begin, check_ceilings, versions
 from pipelines.core.summary import print_summary
-from pipelines.text import edits, pages, signals
-from pipelines.text.normalize import NormalizeConfig, normalize
-from pipelines.text.rules import Rule, decide, groups_of, rules
+from pipelines.text.pii import read_key
+from pipelines.text.prepare import CleanConfig, prepare
+from pipelines.text.rules import Rule, decide
 from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER, REMOVED
@@ -36,45 +36,16 @@ from schemas.signals import signals_record
 
 STAGE = "clean"
 SIGNALS, SURVIVING = "signals", "surviving"
-_DECIDING = {"profile": None, "filters": None}  # settings that change what is decided, not what is measured
+_DECIDING = {
+    "profile": None,
+    "filters": None,
+    "ceilings": None,
+}  # settings that change what is decided, not what is measured
 
 
-@dataclass(frozen=True)
-class CleanConfig:
-    """How documents are repaired, and which ones are removed.
-
-    edits: html_entities, c4_lines, refinedweb_lines, made in this order. profile: lists of rules, asked in order:
-    default, gopher, c4, fineweb, refinedweb, chinese, none (see docs/cleaning.md). filters: limits of your own, the name
-    of a rule (min_ or max_ and a signal) and its limit, or null to switch it off. compression: of the shards' buffers:
-    null (readers map memory) or 'zstd' (smaller; every reader copies).
-    """
-
-    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
-    edits: tuple[str, ...] = ()
-    profile: tuple[str, ...] = ("default",)
-    filters: dict[str, float | None] = field(default_factory=dict)
-    compression: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a profile, a rule or an edit that does not exist, or a rule that needs another edit."""
-        if unknown := [name for name in self.edits if name not in edits.EDITS]:
-            raise ValueError(f"unknown edit {unknown[0]!r}; known: {', '.join(edits.EDITS)}")
-        asked = [rule.name for rule in self.rules if rule.signal in edits.DOCS]
-        if asked and "refinedweb_lines" not in self.edits:
-            raise ValueError(f"{asked[0]} is about what refinedweb_lines takes out: add it to edits")
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules in the order in which they are asked."""
-        return rules(self.profile, self.filters)
-
-    @property
-    def signals(self) -> Record:
-        """The record type of the signals that are measured: those of every text, and the groups that the rules need."""
-        groups = groups_of(self.rules)
-        named = [name for group, docs in pages.GROUPS.items() if group in groups for name in docs]
-        edited = edits.DOCS if "refinedweb_lines" in self.edits else ()
-        return signals_record((*signals.SIGNALS, *named, *edited))
+def signals_of(config: CleanConfig) -> Record:
+    """The record type of the signals that a configuration measures."""
+    return signals_record(config.signal_names)
 
 
 def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], asked: Sequence[Rule]) -> pa.RecordBatch:
@@ -103,22 +74,21 @@ def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBa
     Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
     removes: the first rule that fails, in the order of `config.rules`.
     """
-    texts, edited = edits.edit(normalize(batch.column("text"), config.normalize), config.edits)
+    texts, measured = prepare(batch.column("text"), config, read_key(config.pii))
     columns = {name: batch.column(name) for name in batch.schema.names}
     columns |= {"text": texts, "content_hash": content_hashes(texts)}
     documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
-    asked = config.rules
-    measured = signals.signals(texts) | pages.page_signals(texts, groups_of(asked)) | edited
-    schema = config.signals.schema
+    schema = signals_of(config).schema
     table = pa.RecordBatch.from_arrays(
         [columns["id"], *(pa.array(measured[name]) for name in schema.names[1:])], schema=schema
     )
+    asked = config.rules
     return documents, table, decide_rows(documents, measured, asked)
 
 
 def clean_shard(key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool) -> Report:
     """Clean one shard: writes documents/, signals/, ledger/ and, if asked, surviving/ of the same key."""
-    schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: config.signals.schema, LEDGER_TABLE: LEDGER.schema}
+    schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: signals_of(config).schema, LEDGER_TABLE: LEDGER.schema}
     if materialize:
         schemas[SURVIVING] = DOCUMENT.schema
     books = []
@@ -190,7 +160,7 @@ def measured_before(output: str, dataset: Dataset, config: CleanConfig) -> Datas
     if not same or {**manifest.config, **_DECIDING} != {**asked, **_DECIDING}:
         return None
     key = next(iter(earlier.keys(SIGNALS)), None)
-    if key is None or earlier.open_shard(SIGNALS, key).schema.names != config.signals.schema.names:
+    if key is None or earlier.open_shard(SIGNALS, key).schema.names != signals_of(config).schema.names:
         return None
     return earlier
 
@@ -219,6 +189,18 @@ def build(
     return pipeline | "Keys" >> beam.Create(keys) | "Clean" >> CleanShards(dataset, root, config, materialize)
 
 
+def check_names(config: CleanConfig, sources: Sequence[str]) -> None:
+    """Raise ConfigError for a ceiling about a source or a rule that is not there."""
+    asked = [rule.name for rule in config.rules]
+    for key in config.ceilings:
+        source, _, rule = key.partition("/")
+        if source not in (*sources, "*") or (rule and rule not in asked):
+            raise ConfigError(
+                f"ceilings: {key!r} is none of the sources ({', '.join(sources)}) or '*', with or without '/' and a "
+                f"rule that is asked ({', '.join(asked)})"
+            )
+
+
 def build_decide(
     pipeline: beam.Pipeline, earlier: Dataset, root: str, config: CleanConfig, materialize: bool
 ) -> beam.PCollection:
@@ -235,6 +217,8 @@ def run(
 ) -> None:
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
     dataset = Dataset.open(*inputs).require(DOCUMENTS)
+    check_names(config, list(dataset.books))
+    read_key(config.pii)  # where it is missing, now and not in a worker
     earlier = measured_before(output, dataset, config)
     with begin(STAGE, output, config, options, [dataset]) as stage:
         total = dataset.content_bytes()
@@ -244,6 +228,7 @@ def run(
             )
         else:
             reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)
+        check_ceilings(ledger.add(report.books for report in reports), config.ceilings)
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [])
     where = (
         "surviving/ holds the kept records"

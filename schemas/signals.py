@@ -7,12 +7,18 @@ from schemas.document import ID
 
 
 def signals_record(names: tuple[str, ...]) -> Record:
-    """Make the record type of a signals shard with the float64 columns `names`, row for row beside the documents."""
+    """Make the record type of a signals shard with the columns `names`, row for row beside the documents.
+
+    All are float64 but 'language', a string.
+    """
     return Record(
         "signals",
         (1, 0),
         (
             field("id", ID, "id of the document"),
-            *(field(name, pa.float64(), f"signal {name}; see pipelines.text.signals") for name in names),
+            *(
+                field(name, pa.string() if name == "language" else pa.float64(), f"signal {name}; see docs/cleaning.md")
+                for name in names
+            ),
         ),
     )

@@ -234,6 +234,26 @@ def check_rejected(books: Mapping[str, Books], ceiling: float, floor: int) -> No
             )
 
 
+def check_ceilings(books: Mapping[str, Books], ceilings: Mapping[str, float]) -> None:
+    """Raise BooksError where a greater share of a source was removed than a ceiling allows.
+
+    ceilings: source, or source/reason, → share; '*' is every source. The error names the reasons and their counts.
+    """
+    for key, ceiling in ceilings.items():
+        wanted, _, reason = key.partition("/")
+        for source, one in books.items():
+            if wanted not in (source, "*"):
+                continue
+            removed = one.removed.get(reason, 0) if reason else sum(one.removed.values())
+            if removed > ceiling * one.records_in:
+                reasons = ", ".join(f"{name}: {count:,}" for name, count in one.removed.items())
+                raise BooksError(
+                    f"source {source!r}: {removed:,} of {one.records_in:,} records would be removed "
+                    f"({f'by {reason}; in all ' if reason else ''}{reasons}), more than the ceiling {key!r} of "
+                    f"{ceiling:.1%}; look at what they share (gristmill rules), change the rule, or raise the ceiling"
+                )
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that can change bytes of an output."""
     found = {}

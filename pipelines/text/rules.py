@@ -6,12 +6,12 @@ and its threshold. Rules are asked in order, the first that is broken is the rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.text import edits, pages, signals
+from pipelines.text import pages
 
 
 class Rule(NamedTuple):
@@ -129,23 +129,14 @@ PROFILES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def known_signals() -> dict[str, str]:
-    """Every signal that a rule may bound, and what it is."""
-    return {
-        **signals.DOCS,
-        **{name: text for docs in pages.GROUPS.values() for name, text in docs.items()},
-        **edits.DOCS,
-    }
-
-
-def rules(profiles: Sequence[str], limits: Mapping[str, float | None]) -> tuple[Rule, ...]:
+def rules(profiles: Sequence[str], limits: Mapping[str, float | None], known: Collection[str]) -> tuple[Rule, ...]:
     """List the rules of some profiles in order, each once, with the user's own limits in their place or after them.
 
-    limits: rule → threshold, None to switch the rule off. ValueError for an unknown profile or signal.
+    limits: rule → threshold, None to switch the rule off. known: the signals that a limit may be about. ValueError for
+    another one, or for an unknown profile.
     """
     if unknown := [name for name in profiles if name not in PROFILES]:
         raise ValueError(f"unknown profile {unknown[0]!r}; known: {', '.join(PROFILES)}")
-    known = known_signals()
     for name in limits:
         if name[:4] not in ("min_", "max_") or name[4:] not in known:
             raise ValueError(f"unknown rule {name!r}: a rule is min_ or max_ and a signal; signals: {', '.join(known)}")

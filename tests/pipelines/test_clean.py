@@ -12,10 +12,13 @@ import pyarrow as pa
 import pytest
 
 from pipelines import clean, ingest
-from pipelines.clean import CleanConfig, clean_batch
+from pipelines.clean import clean_batch, signals_of
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import content_hash, record_id
 from pipelines.core.shards import verify_shard
+from pipelines.text.language import LanguageConfig
+from pipelines.text.pii import PiiConfig
+from pipelines.text.prepare import CleanConfig
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER
 from schemas.manifest import Books
@@ -57,7 +60,7 @@ def run(output: Path, *inputs: Path, options: list[str] | None = None) -> Datase
     for shard in dataset.manifests[0].shards:
         verify_shard(str(output), shard)
     DOCUMENT.validate(dataset.table("documents"))
-    CleanConfig().signals.validate(dataset.table("signals"))
+    signals_of(CleanConfig()).validate(dataset.table("signals"))
     LEDGER.validate(dataset.table("ledger"))
     return dataset
 
@@ -198,3 +201,74 @@ def test_what_changes_text_or_signals_is_a_whole_run(
     monkeypatch.setattr(clean, "decide_shard", None)
     argv = ["--input", str(source), "--output", str(tmp_path / "d"), *ONE, *options]
     assert clean.main(argv) == 0
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "passes"),
+    [("s=0.3", False), ("s=0.4", True), ("*=0.3", False), ("s/min_chars=0.3", False), ("*/min_words=0.3", True)],
+)
+def test_more_than_a_ceiling_fails_and_writes_nothing(
+    ceiling: str, passes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) if i % 3 else "tiny" for i in range(9)])
+    key, share = ceiling.split("=")
+    options = ["--set", f"ceilings={{'{key}': {share}}}", *ONE]
+    assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *options]) == (0 if passes else 1)
+    assert (tmp_path / "d").exists() == passes
+    if not passes:
+        assert "source 's': 3 of 9 records would be removed" in capsys.readouterr().err
+
+
+def test_a_ceiling_about_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ingested(tmp_path, [ENGLISH])
+    for key in ("other", "s/min_nothing"):
+        options = ["--set", f"ceilings={{'{key}': 0.5}}", *ONE]
+        assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *options]) == 1
+        assert f"ceilings: '{key}' is none of the sources (s)" in capsys.readouterr().err
+
+
+def test_personal_data_is_replaced_and_counted_or_its_document_removed() -> None:
+    mail = "Write to jane.doe@example.com or call +1 650-253-0000. " + ENGLISH
+    config = CleanConfig(pii=PiiConfig(mode="redact", modes={"phone": "report", "iban": "none"}), profile=("none",))
+    documents, signals, removed = clean_batch(batch(mail, ENGLISH), config)
+    assert documents.column("text")[0].as_py().startswith("Write to [EMAIL] or call +1 650-253-0000.")
+    assert signals.column("pii_email").to_pylist() == [1.0, 0.0] and signals.column("pii_phone").to_pylist() == [
+        1.0,
+        0.0,
+    ]
+    assert "pii_iban" not in signals.schema.names and len(removed) == 0
+    _, _, removed = clean_batch(batch(mail, ENGLISH), CleanConfig(pii=PiiConfig(mode="drop")))
+    assert [(row["locator"], row["reason"], row["score"]) for row in removed.to_pylist()] == [
+        ("0", "max_pii_email", 1.0)
+    ]
+
+
+def test_languages_are_measured_and_only_those_to_keep_stay() -> None:
+    config = CleanConfig(language=LanguageConfig(keep=("zh",)), profile=("none",), measure=("scripts",))
+    _, signals, removed = clean_batch(batch(ENGLISH, CHINESE), config)
+    assert signals.column("language").to_pylist() == ["en", "zh"] and signals.column("script_han")[1].as_py() == 1.0
+    assert removed.column("reason").to_pylist() == ["min_language_fit"] and removed.column("locator").to_pylist() == [
+        "0"
+    ]
+    _, signals, removed = clean_batch(batch(ENGLISH), CleanConfig(language=LanguageConfig(min_confidence=1.0)))
+    assert removed.column("reason").to_pylist() in ([], ["min_language_confidence"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["edits=[c5_lines]"], "unknown edit 'c5_lines'; known: html_entities"),
+        (["profile=[refinedweb]"], "add it to edits"),
+        (["measure=[words]"], "unknown group of signals 'words'"),
+        (["filters.max_pii_email=0"], "needs pii.mode"),
+        (["ceilings={'s': 2}"], "s is a share from 0 to 1"),
+        (["pii.mode=hash"], "GRISTMILL_PII_KEY"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_read(
+    settings: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ingested(tmp_path, [ENGLISH])
+    options = [arg for setting in settings for arg in ("--set", setting)]
+    assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *ONE, *options]) == 1
+    assert message in capsys.readouterr().err

@@ -11,10 +11,12 @@ import pytest
 from benchmarks.dirty import KINDS, dirty
 from pipelines.text import pages
 from pipelines.text.normalize import NormalizeConfig, normalize
-from pipelines.text.rules import PROFILES, Rule, decide, groups_of, known_signals, rules
+from pipelines.text.prepare import known_signals
+from pipelines.text.rules import PROFILES, Rule, decide, groups_of, rules
 from pipelines.text.signals import signals
 
-DEFAULT = rules(["default"], {})
+KNOWN = known_signals()
+DEFAULT = rules(["default"], {}, KNOWN)
 ENGLISH = "The committee met on Tuesday to discuss the new proposal, and most of its members were in favour of it. " * 3
 CHINESE = "委员会星期二开会讨论了新提案，大多数成员表示赞成，但也有人提出了不同意见，会议决定下周继续讨论。"
 
@@ -44,36 +46,38 @@ def test_a_missing_signal_is_an_error() -> None:
 
 def test_a_limit_of_ones_own_takes_the_place_of_a_rule_or_comes_last_and_none_switches_it_off() -> None:
     limits = {"max_chars": None, "min_words": 5, "max_top_2_gram": 0.1}
-    asked = rules(["default"], limits)
+    asked = rules(["default"], limits, KNOWN)
     names = [rule.name for rule in asked]
     assert names == [rule.name for rule in DEFAULT if rule.name != "max_chars"] + ["max_top_2_gram"]
     assert {rule.name: rule.limit for rule in asked}["min_words"] == 5.0
-    assert rules(["none"], {}) == ()
+    assert rules(["none"], {}, KNOWN) == ()
 
 
 def test_several_profiles_ask_each_rule_once() -> None:
-    both = [rule.name for rule in rules(["gopher", "fineweb"], {})]
+    both = [rule.name for rule in rules(["gopher", "fineweb"], {}, KNOWN)]
     assert both == [rule.name for rule in PROFILES["fineweb"]] and len(set(both)) == len(both)
 
 
 def test_an_unknown_profile_or_rule_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown profile 'goper'; known: default, gopher"):
-        rules(["goper"], {})
+        rules(["goper"], {}, KNOWN)
     for name in ("top_2_gram", "min_nothing", "max"):
         with pytest.raises(ValueError, match=rf"unknown rule '{name}'"):
-            rules(["default"], {name: 1.0})
+            rules(["default"], {name: 1.0}, KNOWN)
 
 
 def test_every_rule_of_every_profile_bounds_a_signal_and_says_where_it_comes_from() -> None:
     for profile in PROFILES.values():
         for rule in profile:
-            assert rule.signal in known_signals() and rule.source and rule.name[:4] in ("min_", "max_")
+            assert rule.signal in KNOWN and rule.source and rule.name[:4] in ("min_", "max_")
 
 
 def test_only_the_groups_of_signals_that_the_rules_need_are_named() -> None:
     assert groups_of(DEFAULT) == ()
-    assert groups_of(rules(["fineweb"], {})) == ("gopher", "repetition", "fineweb")
-    assert groups_of(rules(["none"], {"min_c4_lines": 3})) == ("c4",) and set(groups_of(DEFAULT)) <= set(pages.GROUPS)
+    assert groups_of(rules(["fineweb"], {}, KNOWN)) == ("gopher", "repetition", "fineweb")
+    assert groups_of(rules(["none"], {"min_c4_lines": 3}, KNOWN)) == ("c4",) and set(groups_of(DEFAULT)) <= set(
+        pages.GROUPS
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_bodies_of_good_corpora_stay(corpus: str, real_texts: Callable[[str, int
 def test_the_chinese_profile_keeps_good_bodies_and_removes_dirty_copies(
     corpus: str, real_texts: Callable[[str, int], list[str]]
 ) -> None:
-    asked = rules(["chinese"], {})
+    asked = rules(["chinese"], {}, KNOWN)
 
     def kept(texts: list[str]) -> np.ndarray:
         repaired = normalize(pa.array(texts), NormalizeConfig())

@@ -1,0 +1,150 @@
+"""What cleaning does to a batch of texts, and what it measures of them: repair, edits, personal data, signals.
+
+`CleanConfig` is the whole configuration; `prepare` is a pure function of texts and configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.text import edits, language, pages, pii, signals
+from pipelines.text.language import LanguageConfig
+from pipelines.text.normalize import NormalizeConfig, normalize
+from pipelines.text.pii import PiiConfig
+from pipelines.text.rules import Rule, groups_of, rules
+from pipelines.text.unicode import SCRIPTS
+
+LANGUAGE, SCRIPT = "language", "scripts"
+LANGUAGE_DOCS = {
+    "language": "code of the language, ISO 639-1 or 639-3; 'und' without letters",
+    "language_confidence": "how sure that is, 0…1",
+    "language_fit": "language_confidence where the language is one of those to keep, else 0",
+    "simplified_ratio": "characters of Simplified Chinese only / those of one of the two scripts; NaN without any",
+}
+SCRIPT_DOCS = {f"script_{name}": f"letters of the script {name!r} / letters" for name in SCRIPTS}
+_LEAST_FIT = 1e-9  # with keep and no min_confidence: any confidence above 0
+
+
+def known_signals() -> dict[str, str]:
+    """Every signal that a rule may bound, and what it is."""
+    of_pages = {name: text for docs in pages.GROUPS.values() for name, text in docs.items()}
+    of_language = {name: text for name, text in LANGUAGE_DOCS.items() if name != LANGUAGE}
+    return {**signals.DOCS, **of_pages, **edits.DOCS, **pii.DOCS, **of_language, **SCRIPT_DOCS}
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """How documents are repaired, and which ones are removed.
+
+    edits: html_entities, c4_lines, refinedweb_lines, made in this order. profile: lists of rules, asked in order:
+    default, gopher, c4, fineweb, refinedweb, chinese, none (see docs/cleaning.md). filters: limits of your own, the
+    name of a rule (min_ or max_ and a signal) and its limit, or null to switch it off. measure: groups of signals to
+    measure although no rule asks for them: gopher, repetition, fineweb, c4, language, scripts. ceilings: the greatest
+    share of a source that may be removed, by all rules ('wiki'), by one ('wiki/min_words'), or of each source ('*',
+    '*/min_words'); more fails the run. compression: of the shards' buffers: null (readers map memory) or 'zstd'
+    (smaller; every reader copies).
+    """
+
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    edits: tuple[str, ...] = ()
+    pii: PiiConfig = field(default_factory=PiiConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    measure: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ("default",)
+    filters: dict[str, float | None] = field(default_factory=dict)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    compression: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what does not exist, or for a rule about something that is not measured."""
+        for what, names, known in (
+            ("edit", self.edits, edits.EDITS),
+            ("group of signals", self.measure, (*pages.GROUPS, LANGUAGE, SCRIPT)),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"unknown {what} {unknown[0]!r}; known: {', '.join(known)}")
+        if bad := [key for key, share in self.ceilings.items() if not 0 <= share <= 1]:
+            raise ValueError(f"ceilings: {bad[0]} is a share from 0 to 1; got {self.ceilings[bad[0]]}")
+        for rule in self.rules:
+            if rule.signal in edits.DOCS and "refinedweb_lines" not in self.edits:
+                raise ValueError(f"{rule.name} is about what refinedweb_lines takes out: add it to edits")
+            if rule.signal in pii.DOCS and rule.signal not in self._counted:
+                raise ValueError(f"{rule.name} needs pii.mode (or its kind in pii.modes) to be other than none")
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in the order in which they are asked: language, personal data, then those of the profiles."""
+        first = []
+        if self.language.keep:
+            first.append(Rule("min_language_fit", max(self.language.min_confidence, _LEAST_FIT), "language.keep"))
+        elif self.language.min_confidence:
+            first.append(Rule("min_language_confidence", self.language.min_confidence, "language.min_confidence"))
+        first += [Rule(f"max_pii_{kind}", 0, "pii") for kind in self.pii.wanted if self.pii.of(kind) == "drop"]
+        return (*first, *rules(self.profile, self.filters, known_signals()))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of page signals that are measured, in the order of `pages.GROUPS`."""
+        wanted = {*groups_of(self.rules), *self.measure}
+        return tuple(group for group in pages.GROUPS if group in wanted)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Whether languages (LANGUAGE) and shares of scripts (SCRIPT) are measured: those of the two that are."""
+        asked = {rule.signal for rule in self.rules}
+        docs = {LANGUAGE: LANGUAGE_DOCS, SCRIPT: SCRIPT_DOCS}
+        return tuple(name for name, its in docs.items() if name in self.measure or asked & set(its))
+
+    @property
+    def _counted(self) -> tuple[str, ...]:
+        return tuple(f"pii_{kind}" for kind in self.pii.wanted)
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The signals that `prepare` measures, in its order; all are float64 but 'language', a string."""
+        names = [*signals.SIGNALS, *(name for group in self.groups for name in pages.GROUPS[group])]
+        names += edits.DOCS if "refinedweb_lines" in self.edits else ()
+        names += [*self._counted, *(LANGUAGE_DOCS if LANGUAGE in self.further else ())]
+        return (*names, *(SCRIPT_DOCS if SCRIPT in self.further else ()))
+
+
+def prepare(
+    texts: pa.Array, config: CleanConfig, key: bytes = b""
+) -> tuple[pa.Array, dict[str, np.ndarray | pa.Array]]:
+    """Repair, edit and redact texts, and measure them: (texts, signal → float64[n], or a string array for 'language').
+
+    key: of the digests of personal data, see `pii.read_key`. What is found of personal data is counted before it is
+    replaced, all else is measured of what the text is afterwards.
+    """
+    texts, edited = edits.edit(normalize(texts, config.normalize), config.edits)
+    found = pii.find(texts, config.pii)
+    texts = pii.apply(texts, found, config.pii, key)
+    measured: dict[str, np.ndarray | pa.Array] = {}
+    measured |= signals.signals(texts)
+    measured |= pages.page_signals(texts, config.groups)
+    measured |= edited
+    if config.pii.wanted:
+        measured |= pii.counts(found, len(texts))
+    if LANGUAGE in config.further:
+        measured |= _languages(texts, config.language)
+    if SCRIPT in config.further:
+        measured |= dict(zip(SCRIPT_DOCS, language.script_shares(texts), strict=True))
+    return texts, {name: measured[name] for name in config.signal_names}
+
+
+def _languages(texts: pa.Array, config: LanguageConfig) -> dict[str, np.ndarray | pa.Array]:
+    code, confidence = language.languages(texts, config)
+    kept = (
+        np.isin(code.to_numpy(zero_copy_only=False), list(config.keep))
+        if config.keep
+        else np.ones(len(texts), np.bool_)
+    )
+    return {
+        "language": code,
+        "language_confidence": confidence,
+        "language_fit": np.where(kept, confidence, 0.0),
+        "simplified_ratio": language.simplified_ratio(texts),
+    }
