@@ -1,8 +1,8 @@
 """XML dumps of MediaWiki (pages-articles), single or multistream: a page at a time, and good pages behind damaged ones.
 
 A dump writes `<` in texts as `&lt;`, so `<page>` and `</page>` are page borders wherever they stand. Each page is
-parsed alone, by expat: an entity that a document type declares (the "billion laughs") can have no meaning in it, and what is
-no XML in one page does not end the others.
+parsed alone, by expat: an entity that a document type declares (the "billion laughs") can have no meaning in it, and
+what is no XML in one page does not end the others.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     revision_id, date (the revision's timestamp), url. Where a page has several revisions the last one counts. Pages of
     other namespaces, redirects (unless config.wiki_redirects) and pages whose content model is not wikitext are no
     documents and not counted. Removed by rule: 'no_text'. Rejected: 'invalid_xml', 'truncated_page' (it has no end),
-    'record_too_long', 'missing_text', 'not_a_page' (bytes between pages), 'not_a_dump', 'entity_declaration' (a dump has none; its header is not used), and
-    of members 'damaged_member', 'truncated_file', 'unreadable_file', 'decompression_bomb'.
+    'record_too_long', 'missing_text', 'not_a_page' (bytes between pages), 'not_a_dump', 'entity_declaration' (a dump
+    has none; its header is not used), and of members 'damaged_member', 'truncated_file', 'unreadable_file',
+    'decompression_bomb'.
     """
     with open_read(file.path) as raw:
         feed = Feed(read_members(raw, file.path, config, lambda head: _MEMBER.match(head) is not None))

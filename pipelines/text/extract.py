@@ -17,11 +17,12 @@ _CHROME = ("nav", "footer", "aside", "button")
 _ELEMENT = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]{0,40})\b[^<>]{0,10000}>")
 # Elements without an end, or whose end is implied, so that they nest no deeper than what holds them.
 _VOID = frozenset(
-    "area base br col embed hr img input link meta param source track wbr p li td tr th dt dd option".split()
+    "area base br col dd dt embed hr img input li link meta option p param source td th tr track wbr".split()  # noqa: SIM905
 )
 _LANGUAGE = re.compile(
     r"<html\b[^<>]{0,1000}?\slang\s*=\s*[\"']?([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,3})", re.IGNORECASE
 )
+_BODY = re.compile(r"<body\b[^<>]{0,10000}>", re.IGNORECASE)
 _UNSEEN = re.compile(r"<(script|style|noscript|template|svg|head)\b[^<>]{0,10000}>", re.IGNORECASE)
 _TAG = re.compile(r"<(?:!--|/?[A-Za-z!?])[^<>]{0,10000}>")
 _SPACE = re.compile(r"[ \t]+\n|\n[ \t]+\n")
@@ -52,7 +53,7 @@ def page_text(markup: str, main_content: bool = True) -> Page:
     language = _LANGUAGE.search(markup[:4096])
     if len(markup) > MAX_CHARS:
         return Page(_without_tags(markup), None, language[1] if language else None)
-    tree = HTMLTree.parse(flattened(markup))
+    tree = HTMLTree.parse(_deepened(flattened(markup)))
     text = _extract(tree, (), False)
     if main_content:
         everything = _extract(tree, _CHROME, False)
@@ -90,6 +91,11 @@ def flattened(markup: str) -> str:
         return found[0] if depth + bool(found[1]) <= MAX_DEPTH else " "
 
     return _ELEMENT.sub(keep, markup)
+
+
+def _deepened(markup: str) -> str:
+    """Put the body's content two elements deeper: Resiliparse takes all lists near the root for menus."""
+    return _BODY.sub(r"\g<0><div><div>", markup, count=1)
 
 
 def _without_tags(markup: str) -> str:

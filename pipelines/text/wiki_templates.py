@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 Arguments = tuple[list[str], dict[str, str]]
 
 _NAMED = re.compile(r"\s*([^=\[\]<>{}]{1,40}?)\s*=(.*)", re.DOTALL)
+_POWER = re.compile(r"e(3|6|9|12)")
+_POWERS = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
 _PREFIX = re.compile(r"^(?:template|模板|樣板|t)\s*:\s*", re.IGNORECASE)
 
 
@@ -82,7 +84,11 @@ def _convert(arguments: Arguments) -> str:
         word = positional[1]
         between = word if word in "-–" else f" {word} "
         return f"{positional[0]}{'–' if between == '-' else between}{positional[2]} {positional[3]}".strip()
-    return " ".join(positional[:2]).strip()
+    value, unit = (*positional[:2], "", "")[:2]
+    power = _POWER.match(unit)
+    if power is not None:  # e6km: millions of kilometres
+        unit = f"{_POWERS[power[1]]} {unit[power.end() :]}"
+    return f"{value} {unit}".strip()
 
 
 def _nihongo(arguments: Arguments) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pipelines.text.wiki_templates import template_text
@@ -47,7 +47,7 @@ _BREAK = re.compile(r"<(?:br|hr|/p|/div|/li|/tr|/blockquote|/center|/h[1-6])\b[^
 
 _TOKEN = re.compile(
     r"(?P<open>\{\{|\[\[|-\{|^[ \t:*#;]*\{\||\[(?=(?:https?:|ftp:|mailto:|news:|irc:|//)))"
-    r"|(?P<close>^[ \t]*\|\}(?!\})|\}\}|\]\](?!\])|\}-|\])|(?P<bar>\|)",
+    r"|(?P<close>^[ \t]*\|\}(?!\})|\}\}|\}-|\]+)|(?P<bar>\|)",
     re.MULTILINE,
 )
 _CLOSES = {"{{": "}}", "[[": "]]", "-{": "}-", "{|": "|}", "[": "]"}
@@ -116,8 +116,9 @@ _BULLET = re.compile(r"^[*#:;]+[ \t]*")
 _SPACES = re.compile(r"[ \t\u00a0]{2,}|\u00a0")
 _EMPTY_PARENTHESES = re.compile(r"[ \t]?[(（][\s,;:,，；：、/·-]*[)）]")
 _LEADING = re.compile(r"(?<=[(（])[\s,;:，；：、/]+")
-_TRAILING = re.compile(r"[\s,;，；、]+(?=[)）])")
-_BEFORE_STOP = re.compile(r"(?<=\w)[ \t]+(?=[,.;:!?](?:\s|$))")
+_TRAILING = re.compile(r"[\s,;，；、]{1,20}(?=[)）])")
+_TRAILED = re.compile(r"[)）](?<=[\s,;，；、].)", re.DOTALL)
+_BEFORE_STOP = re.compile(r" (?<=\w )(?=[,.;:!?](?:\s|$))")
 _NO_WORD = re.compile(r"^[\W_]+$")
 _VARIANT = re.compile(r"(?:^|;)\s*(zh(?:-[a-z]+)?)\s*:\s*([^;]*)", re.IGNORECASE)
 _VARIANTS = {
@@ -166,9 +167,14 @@ def plain_text(markup: str, context: WikiContext = NO_CONTEXT) -> str:
     """
     kept: list[str] = []
     text = _without_elements(_without_comments(markup.replace(_MARK, "")), kept)
-    text = _QUOTES.sub("", _brackets(text, context, _script(markup)))
-    text = _ANY_TAG.sub("", _BREAK.sub("\n", text))
-    text = _SWITCH.sub("", html.unescape(text))
+    text = _brackets(text, context, _script(markup) if "-{" in markup else "")
+    if "''" in text:
+        text = _QUOTES.sub("", text)
+    if "<" in text:
+        text = _ANY_TAG.sub("", _BREAK.sub("\n", text))
+    text = html.unescape(text)
+    if "__" in text:
+        text = _SWITCH.sub("", text)
     lines = _sections(_tidy(text))
     if not kept:
         return lines
@@ -237,12 +243,26 @@ def _brackets(text: str, context: WikiContext, script: str) -> str:
                 too_deep += kind != "["
             else:
                 frames.append(_Frame(kind, mark))
-        elif too_deep and mark.strip() != "]":
-            too_deep -= 1
         else:
-            _close(frames, mark.strip(" \t"), context, script)
+            for closer in _closers(mark, frames):
+                if too_deep and closer != "]":
+                    too_deep -= 1
+                else:
+                    _close(frames, closer, context, script)
     pieces = [piece for frame in frames for piece in (frame.opener, *_joined(frame))]
     return "".join([*pieces, text[at:]])
+
+
+def _closers(mark: str, frames: list[_Frame]) -> Iterator[str]:
+    """What a token closes: `]]]` is the end of a link in a link's label, or of a link and of what is outside it."""
+    if not mark.startswith("]"):
+        yield mark.strip(" \t")
+        return
+    left = len(mark)
+    while left:
+        size = 1 if left == 1 or frames[-1].kind == "[" else 2
+        yield "]" * size
+        left -= size
 
 
 def _joined(frame: _Frame) -> list[str]:
@@ -300,7 +320,7 @@ def _link(parts: list[str], context: WikiContext, script: str) -> str:
     label = parts[-1].strip() if len(parts) > 1 else ""
     if label:
         return label
-    if len(parts) > 1:  # the pipe trick
+    if len(parts) > 1 and len(target) < 300:  # the pipe trick
         return re.sub(r"\s*(?:\([^()]*\)|（[^（）]*）)$", "", target.partition(":")[2] or target).strip()
     return target.removeprefix("#").replace("_", " ")
 
@@ -336,9 +356,12 @@ _RENDER: dict[str, Callable[[list[str], WikiContext, str], str]] = {
 def _tidy(text: str) -> str:
     """Repair what the left-out parts leave: empty parentheses, doubled spaces, lines of punctuation alone."""
     text = _SPACES.sub(" ", text)
-    text = _TRAILING.sub("", _LEADING.sub("", text))
-    for _ in range(2):
-        text = _EMPTY_PARENTHESES.sub("", text)
+    if "(" in text or "（" in text:
+        text = _LEADING.sub("", text)
+        if _TRAILED.search(text):
+            text = _TRAILING.sub("", text)
+        for _ in range(2):
+            text = _EMPTY_PARENTHESES.sub("", text)
     return _BEFORE_STOP.sub("", text)
 
 
@@ -358,7 +381,7 @@ def _sections(text: str) -> str:
             continue
         line = _BULLET.sub("", line).strip()
         if not line or (_MARK not in line and _NO_WORD.match(line)):
-            gap = gap or not line
+            gap = gap or not raw.strip()
             continue
         for _, title in pending:
             out += ["", title, ""] if title else []
