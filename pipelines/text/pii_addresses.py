@@ -22,6 +22,7 @@ _VERSION_BEFORE = label(
     "本 本号 程序 到 至",
     gap=12,
 )
+_VERSE_BEFORE = re.compile(r"(?<![0-9.])[0-9]{1,3}:\Z")  # John 1:26.28.48.51
 _VERSION_AFTER = re.compile(r" ?(?:版|节|節|章|条|條)")
 _ADDRESS_BEFORE = label(
     "ips? ipv4 addr address(?:es)? hosts? server ping from client gateway dns proxy node peer user to at",
@@ -104,6 +105,8 @@ def quads(text: str, first: int, last: int, scope: str) -> Iterator[Found]:
         if re.match(r"[A-Za-z0-9_%]|[.+][A-Za-z0-9]|-[A-Za-z]", text[end : end + 2]):
             continue
         before = text[max(0, at - _LABEL_REACH) : at]
+        if _VERSE_BEFORE.search(before):
+            continue
         address = _ADDRESS_BEFORE.search(before)
         if not address and (_is_version(match[0]) or _VERSION_BEFORE.search(before) or _VERSION_AFTER.match(text, end)):
             continue

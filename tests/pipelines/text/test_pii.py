@@ -160,6 +160,7 @@ def test_national_numbers_are_those_of_the_regions_asked_for() -> None:
         ("USER＠EXAMPLE．COM", ["USER＠EXAMPLE．COM"]),
         ("Flash 11.2.202.228 by 11.2.202.228", ["11.2.202.228", "11.2.202.228"]),
         ("Flash Player 11.2.202.228, firmware: 11.2.202.228, 版本11.2.202.228", []),
+        ("John 1:26.28.48.51, in 18.9.48.14:128.2.203.61", ["18.9.48.14", "128.2.203.61"]),
         ("0x10Gb = 17179869184", []),
         ("password: hunter2, password: required, password=$PW", ["hunter2"]),
         ("[SECRET:abcdefghijklmnop] [PHONE] [EMAIL:abcdefghijklmnop]", []),
