@@ -299,7 +299,7 @@ def _ours() -> Callable[[str, str], str]:
 
 def _resiliparse(main: bool) -> Callable[[str, str], str]:
     extract = importlib.import_module("resiliparse.extract.html2text").extract_plain_text
-    return lambda markup, language: extract(markup, main_content=main, alt_texts=False)
+    return lambda markup, language: extract(markup, main_content=main, alt_texts=False, comments=not main)
 
 
 def _trafilatura(**options: bool) -> Callable[[str, str], str]:

@@ -246,8 +246,9 @@ COMMAND = StageCommand(
     STAGE,
     """
     Read raw files into document shards.
-    Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text and Markdown, and directories that
-    Hugging Face save_to_disk or Gristmill wrote. Every field but the text and the id is kept as metadata.
+    Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text, Markdown and HTML, web archives (WARC,
+    ARC, WET), Wikipedia dumps, and directories that Hugging Face save_to_disk or Gristmill wrote. Every field but the
+    text and the id is kept as metadata. docs/reading.md says what becomes of every record.
     """,
     IngestConfig,
     add_arguments=_arguments,
