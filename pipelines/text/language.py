@@ -25,7 +25,7 @@ from pipelines.text.unicode import SCRIPTS, Class, Flag, decode, tables, utf8
 VARIANTS_PATH = Path(__file__).parent / "data" / "han_variants.npz"
 
 UNKNOWN = "und"  # ISO 639-2: undetermined; py3langid also knows zxx, no linguistic content
-KANA_SHARE = 0.05  # of kana and Han letters, by weight, from which on a text is Japanese; see docs/language.md
+KANA_SHARE = 0.15  # of kana and Han letters, by weight, from which on a text is Japanese; see docs/language.md
 # Scripts in which one language of today is written, or all but one of them are rare.
 OF_SCRIPT = {
     "greek": "el", "hangul": "ko", "hebrew": "he", "gurmukhi": "pa", "gujarati": "gu", "tamil": "ta", "telugu": "te",
@@ -48,7 +48,7 @@ class LanguageConfig:
 
     keep: tuple[str, ...] = ()
     min_confidence: float = 0.0
-    max_chars: int = 600
+    max_chars: int = 400
 
     def __post_init__(self) -> None:
         """Check the limits and the codes."""
@@ -76,7 +76,8 @@ def languages(texts: pa.Array, config: LanguageConfig | None = None) -> Language
     rows = len(texts)
     found, confidence = np.full(rows, -1, np.int64), np.zeros(rows, np.float64)
     most = LanguageConfig.max_chars if config is None else config.max_chars
-    _identify(data, offsets, loaded.info, loaded.fold, WEIGHTS, _junk(), most, *model.kernel, found, confidence)
+    args = (loaded.info, loaded.fold, WEIGHTS, _junk(), most, *model.kernel, found, confidence)
+    _identify(data, offsets, *args)  # type: ignore[call-arg]
     codes = pa.array([*model.codes, UNKNOWN])
     return Languages(codes.take(pa.array(np.where(found < 0, len(codes) - 1, found))), confidence)
 
