@@ -274,7 +274,8 @@ def drop_shard(
     schemas = {DOCUMENTS: DOCUMENT.schema, LEDGER_TABLE: LEDGER.schema}
     if materialize:
         schemas[SURVIVING] = DOCUMENT.schema
-    books, counts, told = [], np.zeros(len(COUNTED), np.int64), {}
+    books, counts = [], np.zeros(len(COUNTED), np.int64)
+    told: dict[str, list[str]] = {}
     with ExitStack() as stack:
         writers = {
             table: stack.enter_context(

@@ -54,7 +54,7 @@ def test_one_scale_of_letters_for_all_scripts() -> None:
     assert letters("Read more: 12 Ab") == 10
     assert letters("阅读更多：12") == 12
     assert letters("もっと読む") == 11  # four kana, one Han
-    assert letters("더 보기") == 6
+    assert letters("더 보기") == 9
     assert letters("Читать 2") == 6
 
 
