@@ -57,7 +57,7 @@ _SLASH, _COLON, _AT, _PLUS, _QUESTION, _HASH = ord("/"), ord(":"), ord("@"), ord
 
 
 class Lexicon(NamedTuple):
-    """What the kernels look up. kinds: uint16 per code point. specials, units: sorted uint64 hashes."""
+    """What the kernels look up. kinds: uint16 per code point. specials, units: tables of uint64 hashes."""
 
     kinds: np.ndarray
     specials: np.ndarray
@@ -120,7 +120,13 @@ def _hashes(words: str) -> np.ndarray:
     for word in words.split():
         codes = np.array([ord(char) for char in word], np.int32)
         found.append(int(hash_codes(codes, 0, len(codes))))
-    return np.array(sorted(found), np.uint64)
+    table = np.zeros(1 << (2 * len(found)).bit_length(), np.uint64)  # open addressing, 0 is free
+    for value in found:
+        slot = value % len(table)
+        while table[slot]:
+            slot = (slot + 1) % len(table)
+        table[slot] = value
+    return table
 
 
 @numba.njit(nogil=True, cache=True)
@@ -150,8 +156,11 @@ def decode_text(data: np.ndarray, at: int, end: int, codes: np.ndarray) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _holds(table: np.ndarray, value: np.uint64) -> bool:
-    place = np.searchsorted(table, value)
-    return bool(place < len(table) and table[place] == value)
+    mask = np.uint64(len(table) - 1)
+    slot = value & mask
+    while table[slot] != np.uint64(0) and table[slot] != value:
+        slot = (slot + np.uint64(1)) & mask
+    return bool(table[slot] == value)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -366,17 +375,20 @@ def tokenize(codes, first, last, lexicon, starts, ends):  # type: ignore[no-unty
             at += 1
         else:
             end = at
-            digits = letters = False
-            while end < last and kinds[codes[end]] & (ALPHA | DIGIT) and not kinds[codes[end]] & SINGLE:
-                digits |= kinds[codes[end]] & DIGIT != 0
-                letters |= kinds[codes[end]] & ALPHA != 0
+            seen = np.uint16(0)
+            while end < last:
+                kind = kinds[codes[end]]
+                if not kind & (ALPHA | DIGIT) or kind & SINGLE:
+                    break
+                seen |= kind
                 end += 1
             stop = end
             while stop < last and not kinds[codes[stop]] & (SPACE | SINGLE):
                 stop += 1
             # most words are letters alone, or with one mark behind them that always comes off
             bare = stop == end or (stop == end + 1 and kinds[codes[end]] & SUFFIX)
-            if bare and end > at and end - at != 6 and not (digits and letters):  # cannot, 800m
+            cannot = end - at == 6 and codes[at + 1] == 0x61 and codes[at + 2] == _N
+            if bare and end > at and not cannot and not (seen & DIGIT and seen & ALPHA):  # 800m
                 starts[count], ends[count] = at, end
                 count += 1
                 if stop > end:

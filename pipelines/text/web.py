@@ -81,17 +81,17 @@ def _codes(text: str) -> np.ndarray:
 
 
 def stop_words() -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the stop words, uint64, and the number that each counts as: English from 0, Chinese from 32."""
-    hashes, numbers = [], []
-    for i, word in enumerate(ENGLISH_STOP_WORDS):
-        hashes.append(int(hash_codes(_codes(word), 0, len(word))))
-        numbers.append(i)
-    for i, forms in enumerate(CHINESE_STOP_WORDS):
-        for form in forms:
-            hashes.append(int(hash_codes(_codes(form), 0, 1)))
-            numbers.append(32 + i)
-    order = np.argsort(np.array(hashes, np.uint64))
-    return np.array(hashes, np.uint64)[order], np.array(numbers, np.int64)[order]
+    """A hash table of the stop words, uint64, and the number that each counts as: English from 0, Chinese from 32."""
+    numbers = {word: i for i, word in enumerate(ENGLISH_STOP_WORDS)}
+    numbers |= {form: 32 + i for i, forms in enumerate(CHINESE_STOP_WORDS) for form in forms}
+    table, counted = np.zeros(256, np.uint64), np.zeros(256, np.int64)
+    for word, number in numbers.items():
+        value = int(hash_codes(_codes(word), 0, len(word)))
+        slot = value % len(table)
+        while table[slot]:
+            slot = (slot + 1) % len(table)
+        table[slot], counted[slot] = value, number
+    return table, counted
 
 
 # C4: page 7 of the paper, and c4_utils.py: what marks a line as no text
@@ -151,9 +151,11 @@ def measure_gopher(codes, size, kinds, starts, ends, hashes, flags, count, stops
             chars += ends[i] - starts[i]
         alpha += flags[i] & HAS_ALPHA
         if ends[i] - starts[i] <= 4:
-            place = np.searchsorted(table, hashes[i])
-            if place < len(table) and table[place] == hashes[i]:
-                seen |= np.uint64(1) << np.uint64(numbers[place])
+            slot = hashes[i] & np.uint64(len(table) - 1)
+            while table[slot] != np.uint64(0) and table[slot] != hashes[i]:
+                slot = (slot + np.uint64(1)) & np.uint64(len(table) - 1)
+            if table[slot] == hashes[i]:
+                seen |= np.uint64(1) << np.uint64(numbers[slot])
     marks, dots, ellipses, i = 0, 0, 0, 0
     while i < size:
         marks += codes[i] == _HASH
@@ -294,16 +296,18 @@ def _c4_phrases(line: np.ndarray, size: int, phrases: np.ndarray) -> int:
     """What the phrases in a line say, in the order in which C4 asks."""
     lorem, script, curly, policy = False, False, False, False
     for i in range(size):
-        code = _lower(line[i])
-        if code == 0x6C:  # l
-            lorem |= _holds(line, size, i, _LOREM)
-        elif code == 0x6A:  # j
-            script |= _holds(line, size, i, phrases[0])
-        elif code == _OPEN_CURLY:
+        if line[i] == _OPEN_CURLY:
             curly = True
-        elif code == 0x74 or code == 0x70 or code == 0x63 or code == 0x75:  # t p c u
+        if i + 1 == size or line[i] >= 0x80:
+            continue
+        pair = _lower(line[i]) << 8 | _lower(line[i + 1])  # few places need a closer look
+        if pair == 0x6C6F:  # lo
+            lorem |= _holds(line, size, i, _LOREM)
+        elif pair == 0x6A61:  # ja
+            script |= _holds(line, size, i, phrases[0])
+        elif pair == 0x7465 or pair == 0x7072 or pair == 0x636F or pair == 0x7573:  # te pr co us
             for k in range(1, len(phrases)):
-                policy |= phrases[k, 0] == code and _holds(line, size, i, phrases[k])
+                policy |= _holds(line, size, i, phrases[k])
     found = DROP if script or policy else 0
     found |= LOREM if lorem else 0
     return found | (CURLY if curly and not script else 0)
