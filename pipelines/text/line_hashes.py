@@ -2,7 +2,8 @@
 
 A line is what stands between line feeds; one without a visible character is blank, and only separates. The normal form
 is CCNet's (Wenzek et al. 2020, section 3.1): case folded, every digit 0, punctuation removed; control and format
-characters go too, and whitespace between what is left is one space. Accents and symbols stay.
+characters go too, and whitespace between what is left is one space, or none beside a letter of a script without spaces
+(总 则 is 总则). Accents and symbols stay.
 
 A unit is a run of `span` consecutive lines: 1 gives CCNet's lines, 3 the spans of C4 (Raffel et al. 2020, section 2.2).
 It counts where its letters weigh enough, by one scale for all scripts: see WEIGHTS. Digits weigh nothing, so lines of
@@ -81,14 +82,17 @@ class Lines(NamedTuple):
 def normalized_line(line: str) -> str:
     """Put a line into its normal form."""
     classes, fold = tables().classes, tables().fold
-    out: list[str] = []
+    out, blank, alone = "", False, True  # alone: no space may stand before the next character
     for char in line:
         kind = classes[ord(char)]
         if kind == Class.SPACE:
-            out.append(" ")
+            blank = True
         elif kind not in _DROPPED:
-            out.append("0" if kind == Class.DIGIT else chr(fold[ord(char)]))
-    return " ".join("".join(out).split())
+            single = kind == Class.CHARACTER
+            out += " " if blank and not alone and not single else ""
+            out += "0" if kind == Class.DIGIT else chr(fold[ord(char)])
+            blank, alone = False, single
+    return out
 
 
 def letters(line: str) -> int:
@@ -229,7 +233,7 @@ def _hash_line(
     data: np.ndarray, at: int, end: int, normal: np.ndarray, info: np.ndarray, fold: np.ndarray, weights: np.ndarray
 ) -> Any:
     """Read a line: (what follows it, whether it is visible, hash state, weight of its letters, whether in a table)."""
-    state, weight, visible, blank, begun = np.uint64(_SEED), np.int64(0), False, False, False
+    state, weight, visible, blank, alone = np.uint64(_SEED), np.int64(0), False, False, True
     table, tabs, pending_tabs = False, 0, 0
     while at < end:
         byte = data[at]
@@ -249,9 +253,9 @@ def _hash_line(
             pending_tabs = 0
             if char == 0:
                 continue
-            if blank and begun:
+            if blank and not alone:
                 state = (state ^ np.uint64(_SPACE_CODE)) * np.uint64(_CHARACTER)
-            blank, begun = False, True
+            blank, alone = False, False
             state = (state ^ np.uint64(char)) * np.uint64(_CHARACTER)
             weight += 0x61 <= char <= 0x7A
             continue
@@ -269,9 +273,10 @@ def _hash_line(
         pending_tabs = 0
         if kind in (_PUNCTUATION, _CONTROL, _FORMAT):
             continue
-        if blank and begun:
+        single = kind == _CHARACTER_CLASS
+        if blank and not alone and not single:
             state = (state ^ np.uint64(_SPACE_CODE)) * np.uint64(_CHARACTER)
-        blank, begun = False, True
+        blank, alone = False, single
         char_out = np.uint64(_ZERO) if kind == _DIGIT else np.uint64(fold[code])
         state = (state ^ char_out) * np.uint64(_CHARACTER)
         if kind in (_LETTER, _CHARACTER_CLASS):
