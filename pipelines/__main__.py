@@ -11,6 +11,7 @@ COMMANDS = {
     "sample": ("pipelines.sample", "collect real text that this Python installation holds"),
     "ingest": ("pipelines.ingest", "read raw files into document shards"),
     "clean": ("pipelines.clean", "repair and normalise text, decide by quality rules"),
+    "lines": ("pipelines.lines", "drop lines that a corpus repeats"),
     "decontaminate": ("pipelines.decontaminate", "find evaluation sets in documents, remove what holds them"),
     "dedupe": ("pipelines.dedupe", "remove exact and near duplicates"),
     "shard": ("pipelines.shard", "apply all decisions; write shuffled, split, even shards"),

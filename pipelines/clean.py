@@ -32,10 +32,10 @@ from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER, REMOVED
 from schemas.manifest import MANIFEST_PATH
-from schemas.signals import signals_record
+from schemas.signals import SIGNALS, signals_record
 
 STAGE = "clean"
-SIGNALS, SURVIVING = "signals", "surviving"
+SURVIVING = "surviving"
 _DECIDING = {
     "profile": None,
     "filters": None,

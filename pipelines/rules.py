@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipelines.clean import SIGNALS
 from pipelines.core.cli import guarded
 from pipelines.core.config import load
 from pipelines.core.dataset import DOCUMENTS, Dataset
@@ -20,6 +19,7 @@ from pipelines.core.texts import excerpt
 from pipelines.text.prepare import CleanConfig
 from pipelines.text.rules import Rule, decide
 from schemas.base import SchemaError
+from schemas.signals import SIGNALS
 
 _EXCERPT = 100
 

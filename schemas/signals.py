@@ -5,6 +5,8 @@ import pyarrow as pa
 from schemas.base import Record, field
 from schemas.document import ID
 
+SIGNALS = "signals"  # the table
+
 
 def signals_record(names: tuple[str, ...]) -> Record:
     """Make the record type of a signals shard with the columns `names`, row for row beside the documents.
