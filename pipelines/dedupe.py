@@ -23,12 +23,12 @@ from pipelines.core import files
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError, to_dict
 from pipelines.core.dataset import DOCUMENTS, Dataset, expand
+from pipelines.core.grouping import SHUFFLE
 from pipelines.core.identity import id_bytes
 from pipelines.core.ledger import add as ledger_books
 from pipelines.core.runners import RunOptions
 from pipelines.core.stage import BooksError, Report, StageRun, begin
 from pipelines.core.summary import print_summary
-from pipelines.lsh.buckets import SHUFFLE
 from pipelines.lsh.components import components
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads

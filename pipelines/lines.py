@@ -24,42 +24,25 @@ import pyarrow.compute as pc
 
 from pipelines.core import files, ledger, progress
 from pipelines.core.cli import StageCommand
+from pipelines.core.counts import COUNT_SCHEMA, UNITS, Round, count_range, count_units, plan_rounds, unit_elements
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_key, shard_path, surviving_batches, survivors
-from pipelines.core.grouping import GroupBatches, Keyed, batch_element
+from pipelines.core.grouping import GroupBatches, Keyed
 from pipelines.core.identity import content_hashes
 from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, read_batches, write_shard
-from pipelines.core.stage import Report, StageRun, begin
+from pipelines.core.stage import Report, StageRun, begin, check_ceilings
 from pipelines.core.summary import print_summary
-from pipelines.lsh.buckets import SHUFFLE, range_numbers
 from pipelines.text.line_hashes import Lines, UnitConfig, drop_lines, find_lines, letters_left, unit_text, widen
-from schemas.base import Record
-from schemas.base import field as column
 from schemas.document import DOCUMENT, ID
+from schemas.frequent_line import FREQUENT_LINE
 from schemas.ledger import LEDGER, REMOVED
 from schemas.manifest import Shard
 
 STAGE = "lines"
 SURVIVING, FREQUENT = "surviving", "frequent"
 TOO_SHORT = "repeated_lines"
-COUNT_SCHEMA = pa.schema(
-    [pa.field("hash", pa.uint64(), False), pa.field("count", pa.int64(), False), pa.field("place", pa.int64(), False)]
-)
-ENTRY_BYTES = 24
-_RANGE_BYTES = 64 << 20  # of the entries in one group of the shuffle
 COUNTED = ("lines", "dropped", "dropped_bytes")
 _SHOWN, _SHOWN_CHARS, _TEXT_CHARS = 5, 60, 200
-
-FREQUENT_LINE = Record(
-    "frequent_line",
-    (1, 0),
-    (
-        column("occurrences", pa.int64(), "units of the corpus with this normal form"),
-        column("hash", pa.uint64(), "of the normal form; see pipelines.text.line_hashes"),
-        column("id", ID, "document that holds the first one"),
-        column("text", pa.string(), "the first one as it stands there, at most 200 characters"),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,8 @@ class LinesConfig:
     mode: 'first' keeps the first of the lines that are alike, by the order of shards and rows (CCNet, C4); 'all' keeps
     none of them. max_repeats: so often may a line occur in the corpus; only beyond that it goes. min_letters_left: a
     document that loses lines and keeps fewer letters than this (weighed as in `units`) is removed, as it came.
-    frequent: lines to list in frequent/. compression: of the shards' buffers, null or 'zstd'.
+    frequent: lines to list in frequent/. ceilings: the greatest share of a source that may be removed, as in clean.
+    compression: of the shards' buffers, null or 'zstd'.
     """
 
     mode: Literal["first", "all"] = "first"
@@ -77,6 +61,7 @@ class LinesConfig:
     units: UnitConfig = field(default_factory=UnitConfig)
     min_letters_left: int = 100
     frequent: int = 1000
+    ceilings: dict[str, float] = field(default_factory=dict)
     compression: str | None = None
 
     def __post_init__(self) -> None:
@@ -89,17 +74,6 @@ class LinesConfig:
 # --- hash: the units of a shard --------------------------------------------------------------------------------------
 
 
-def count_units(hashes: np.ndarray, places: np.ndarray, counts: np.ndarray) -> pa.RecordBatch:
-    """Add up entries of equal hash: COUNT_SCHEMA, by ascending hash, with the smallest place of each."""
-    order = np.lexsort([places, hashes])
-    hashes, places, counts = hashes[order], places[order], counts[order]
-    first = np.flatnonzero(np.concatenate(([True], hashes[1:] != hashes[:-1]))) if len(hashes) else order
-    totals = np.add.reduceat(counts, first) if len(first) else counts
-    return pa.RecordBatch.from_arrays(
-        [pa.array(hashes[first]), pa.array(totals), pa.array(places[first])], schema=COUNT_SCHEMA
-    )
-
-
 def hash_shard(key: str, dataset: Dataset, scratch: str, config: LinesConfig) -> Report:
     """Write the distinct unit hashes of one shard; `place` counts the shard's units."""
     found = []
@@ -109,59 +83,8 @@ def hash_shard(key: str, dataset: Dataset, scratch: str, config: LinesConfig) ->
         progress.advance(len(batch), batch.column("text").nbytes)
     hashes = np.concatenate(found) if found else np.empty(0, np.uint64)
     entries = count_units(hashes, np.arange(len(hashes)), np.ones(len(hashes), np.int64))
-    write_shard(scratch, shard_path("units", key), COUNT_SCHEMA, [entries], durable=False)
+    write_shard(scratch, shard_path(UNITS, key), COUNT_SCHEMA, [entries], durable=False)
     return Report(key, facts={"units": len(hashes), "distinct": len(entries)})
-
-
-# --- count: the units of the corpus ----------------------------------------------------------------------------------
-
-
-class Round(NamedTuple):
-    """Ranges [first, last) out of `ranges` equal ones of the 64-bit hash."""
-
-    first: int
-    last: int
-    ranges: int
-
-
-def plan_rounds(entries: int, memory: int) -> list[Round]:
-    """Cut the hashes into rounds whose shuffle takes at most `memory` bytes (0: no limit), or one range each."""
-    held = max(1, entries * ENTRY_BYTES)
-    ranges = max(1, -(-held // _RANGE_BYTES), -(-int(held * SHUFFLE) // memory) if memory else 1)
-    size = max(1, int(memory / (held * SHUFFLE / ranges))) if memory else ranges
-    return [Round(first, min(first + size, ranges), ranges) for first in range(0, ranges, size)]
-
-
-def unit_elements(start: tuple[str, int], this: Round, scratch: str) -> Iterator[Keyed]:
-    """Yield what one shard, whose units are numbered from `start[1]` on in the corpus, puts into a round."""
-    key, first = start
-    for batch in read_batches(files.join(scratch, shard_path("units", key))):
-        number = range_numbers(batch.column("hash").to_numpy(), this.ranges)  # ascending, as the hashes are
-        borders = np.searchsorted(number, np.arange(this.first, this.last + 1, dtype=np.uint64))
-        places = pa.array(batch.column("place").to_numpy() + first)
-        batch = batch.set_column(2, COUNT_SCHEMA.field("place"), places)
-        for i in np.flatnonzero(np.diff(borders)).tolist():
-            part = batch.slice(borders[i], borders[i + 1] - borders[i])
-            yield batch_element(f"units/{this.first + i:08d}", part)
-
-
-def count_range(key: str, batches: Sequence[pa.RecordBatch], scratch: str, config: LinesConfig) -> Report:
-    """Write the hashes of one range that occur more than max_repeats times; report the most frequent ones."""
-    columns = (np.concatenate([batch.column(i).to_numpy() for batch in batches]) for i in range(3))
-    hashes, counts, places = columns
-    entries = count_units(hashes, places, counts)
-    repeated = entries.filter(pc.greater(entries.column("count"), config.max_repeats))
-    path = f"repeated/{key.replace('/', '-')}.arrow"
-    if len(repeated):
-        write_shard(scratch, path, COUNT_SCHEMA, [repeated], durable=False)
-    facts = {"path": path if len(repeated) else None, "repeated": len(repeated)}
-    return Report(key, facts={**facts, "frequent": _most_frequent(repeated, config.frequent)})
-
-
-def _most_frequent(repeated: pa.RecordBatch, number: int) -> list[list[int]]:
-    count, place = (repeated.column(name).to_numpy() for name in ("count", "place"))
-    order = np.lexsort([place, -count])[:number]
-    return [[int(count[i]), int(place[i]), int(repeated.column("hash")[i].as_py())] for i in order]
 
 
 # --- drop: the text again --------------------------------------------------------------------------------------------
@@ -176,9 +99,7 @@ class Repeated(NamedTuple):
 
 def repeated_in(key: str, paths: Sequence[str], scratch: str) -> Repeated:
     """Look up the units of a shard among those that the corpus repeats, of which a batch at a time is in memory."""
-    own = [
-        batch.column(0).to_numpy() for batch in read_batches(files.join(scratch, shard_path("units", key)), ["hash"])
-    ]
+    own = [batch.column(0).to_numpy() for batch in read_batches(files.join(scratch, shard_path(UNITS, key)), ["hash"])]
     hashes = np.concatenate(own)
     found = [(np.empty(0, np.uint64), np.empty(0, np.int64))]
     for path in paths:
@@ -399,7 +320,7 @@ def build_count(
         pipeline
         | "Shards" >> beam.Create(sorted(places.items()))
         | "Units" >> beam.FlatMap(unit_elements, this, scratch).with_output_types(Keyed)
-        | "Count" >> GroupBatches(count_range, (scratch, config))
+        | "Count" >> GroupBatches(count_range, (scratch, config.max_repeats, config.frequent))
     )
 
 
@@ -435,6 +356,7 @@ def run(
         table = one.write_frequent(frequent, told)
         facts = {name: sum(report.facts[name] for report in reports) for name in COUNTED}
         facts["repeated"] = sum(report.facts["repeated"] for report in counted)
+        check_ceilings(ledger.add(report.books for report in reports), config.ceilings)
         kept = [SURVIVING] if materialize else []
         stage.commit(reports, inputs=[dataset], kept_tables=kept, facts=facts, shards=[table] if table else [])
     print_summary(stage, tuple(_notes(facts, frequent, told, materialize)))

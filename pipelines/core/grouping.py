@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 
 from pipelines.core.stage import Report
 
 Keyed = tuple[str, tuple[str, pa.RecordBatch]]
+SHUFFLE = 3.6  # bytes that Beam's local runner holds for a byte that it shuffles (measured)
 _REPORT = "report/"
 _NOTHING = pa.RecordBatch.from_arrays([pa.array([], pa.null())], names=["nothing"])
+
+
+def range_numbers(hashes: np.ndarray, ranges: int) -> np.ndarray:
+    """Number the equal range that each uint64 hash falls into: uint64[n], below `ranges` (at most 2^32)."""
+    # The upper 32 bits are enough to tell ranges apart, and keep the product inside 64 bits.
+    return (hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)
 
 
 def batch_element(key: str, batch: pa.RecordBatch) -> Keyed:

@@ -25,7 +25,18 @@ from schemas.manifest import MANIFEST_PATH, Books, Manifest, Shard
 
 _REPORTS = "_meta/reports"
 # Libraries whose version can change bytes of an output.
-_VERSIONED = ("gristmill", "pyarrow", "numpy", "ftfy", "orjson", "sentencepiece", "rjieba")
+_VERSIONED = (
+    "gristmill",
+    "pyarrow",
+    "numpy",
+    "ftfy",
+    "orjson",
+    "phonenumbers",
+    "py3langid",
+    "resiliparse",
+    "rjieba",
+    "sentencepiece",
+)
 
 
 class BooksError(RuntimeError):

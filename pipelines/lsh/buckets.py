@@ -7,21 +7,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
+from pipelines.core.grouping import range_numbers
+
 BUCKET_SCHEMA = pa.schema([pa.field("hash", pa.uint64(), False), pa.field("node", pa.int64(), False)])
 EDGE_SCHEMA = pa.schema([pa.field("left", pa.int64(), False), pa.field("right", pa.int64(), False)])
 BUCKET_BYTES = 16  # of one (hash, node) pair
-SHUFFLE = 3.6  # bytes that Beam's local runner holds for a byte that it shuffles (measured)
 
 
 def edge_batch(left: np.ndarray, right: np.ndarray) -> pa.RecordBatch:
     """Make a batch of edges from two int64 arrays of node numbers."""
     return pa.RecordBatch.from_arrays([pa.array(left), pa.array(right)], schema=EDGE_SCHEMA)
-
-
-def range_numbers(hashes: np.ndarray, ranges: int) -> np.ndarray:
-    """Number the equal range that each uint64 hash falls into: uint64[n], below `ranges` (at most 2^32)."""
-    # The upper 32 bits are enough to tell ranges apart, and keep the product inside 64 bits.
-    return (hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)
 
 
 def cut_by_range(hashes: np.ndarray, nodes: np.ndarray, ranges: int) -> Iterator[tuple[int, pa.RecordBatch]]:

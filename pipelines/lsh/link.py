@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from pipelines.core import files, ledger
 from pipelines.core.dataset import Dataset, shard_key
-from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
+from pipelines.core.grouping import SHUFFLE, GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
-from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, SHUFFLE, cut_by_range, star_edges
+from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, cut_by_range, star_edges
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.nodes import Nodes
 from pipelines.lsh.probe import Probe

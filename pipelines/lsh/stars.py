@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.core import files
-from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
+from pipelines.core.grouping import SHUFFLE, GroupBatches, Keyed, batch_element, range_numbers, report_element
 from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
-from pipelines.lsh.buckets import EDGE_SCHEMA, SHUFFLE, edge_batch, range_numbers
+from pipelines.lsh.buckets import EDGE_SCHEMA, edge_batch
 from pipelines.lsh.groups import Span, write_groups
 
 LARGE, SMALL, LABEL = "large", "small", "label"

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from pipelines import ingest, lines
+from pipelines.core.counts import ENTRY_BYTES, count_units, plan_rounds
 from pipelines.core.dataset import Dataset
+from pipelines.core.grouping import SHUFFLE
 from pipelines.core.identity import content_hash
 from pipelines.core.shards import verify_shard
-from pipelines.lines import ENTRY_BYTES, FREQUENT_LINE, LinesConfig, count_units, plan_rounds
-from pipelines.lsh.buckets import SHUFFLE
+from pipelines.lines import LinesConfig
 from pipelines.text.line_hashes import letters as _letters
 from pipelines.text.line_hashes import normalized_line as _normalized_line
 from schemas.document import DOCUMENT
+from schemas.frequent_line import FREQUENT_LINE
 from schemas.ledger import LEDGER
 from schemas.manifest import Books
 

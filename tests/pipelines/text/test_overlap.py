@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.text.overlap import find, grams_of, merge
 from pipelines.text.shingles import tokens
 
-WORDS = st.lists(st.sampled_from("the of a b C ,x 天 地 é\u0301 42".split(" ")), max_size=25).map(" ".join)
+WORDS = st.lists(st.sampled_from(["the", "of", "a", "b", "C", ",x", "天", "地", "é́", "42"]), max_size=25).map(" ".join)
 
 
 def brute(texts: list[str], items: list[str], n: int, shortest: int) -> set[tuple[int, int]]:
