@@ -1,4 +1,4 @@
-"""Count 64-bit hashes over a corpus: entries of each shard, added up by range of the hash, in rounds that fit memory."""
+"""Count 64-bit hashes over a corpus: entries of each shard, added by range of the hash, in rounds that fit memory."""
 
 from __future__ import annotations
 
