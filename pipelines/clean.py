@@ -25,8 +25,9 @@ from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, copy_shard
 from pipelines.core.stage import Report, begin, check_ceilings, versions
 from pipelines.core.summary import print_summary
+from pipelines.text import bad_words
 from pipelines.text.pii import read_key
-from pipelines.text.prepare import CleanConfig, prepare
+from pipelines.text.prepare import CleanConfig, Given, prepare
 from pipelines.text.rules import Rule, decide
 from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
@@ -68,13 +69,15 @@ def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], a
     )
 
 
-def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
+def clean_batch(
+    batch: pa.RecordBatch, config: CleanConfig, given: Given | None = None
+) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
     """Repair a batch of documents and decide on them.
 
     Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
     removes: the first rule that fails, in the order of `config.rules`.
     """
-    texts, measured = prepare(batch.column("text"), config, read_key(config.pii))
+    texts, measured = prepare(batch.column("text"), config, given)
     columns = {name: batch.column(name) for name in batch.schema.names}
     columns |= {"text": texts, "content_hash": content_hashes(texts)}
     documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
@@ -86,7 +89,9 @@ def clean_batch(batch: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBa
     return documents, table, decide_rows(documents, measured, asked)
 
 
-def clean_shard(key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool) -> Report:
+def clean_shard(
+    key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool, given: Given | None = None
+) -> Report:
     """Clean one shard: writes documents/, signals/, ledger/ and, if asked, surviving/ of the same key."""
     schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: signals_of(config).schema, LEDGER_TABLE: LEDGER.schema}
     if materialize:
@@ -106,7 +111,7 @@ def clean_shard(key: str, dataset: Dataset, root: str, config: CleanConfig, mate
             for table, schema in schemas.items()
         }
         for batch in surviving_batches(dataset, key):
-            documents, table, removed = clean_batch(batch, config)
+            documents, table, removed = clean_batch(batch, config, given)
             writers[DOCUMENTS].write(documents)
             writers[SIGNALS].write(table)
             writers[LEDGER_TABLE].write(removed)
@@ -146,7 +151,7 @@ def decide_shard(key: str, earlier: Dataset, root: str, config: CleanConfig, mat
     return Report(key, (*taken, *written), ledger.add(books))
 
 
-def measured_before(output: str, dataset: Dataset, config: CleanConfig) -> Dataset | None:
+def measured_before(output: str, dataset: Dataset, config: CleanConfig, given: Given) -> Dataset | None:
     """The earlier output in the place of `output`, where this run would repair and measure the same; else None."""
     if not (files.is_local(output) and files.exists(files.join(output, MANIFEST_PATH))):
         return None
@@ -157,6 +162,7 @@ def measured_before(output: str, dataset: Dataset, config: CleanConfig) -> Datas
     (manifest,) = earlier.manifests
     same = manifest.stage == STAGE and manifest.inputs == dataset.sha256s and manifest.versions == versions()
     asked = json.loads(json.dumps(to_dict(config)))  # as the manifest has it
+    same = same and manifest.facts.get("given", Given().digest()) == given.digest()
     if not same or {**manifest.config, **_DECIDING} != {**asked, **_DECIDING}:
         return None
     key = next(iter(earlier.keys(SIGNALS)), None)
@@ -173,20 +179,35 @@ class CleanShards(beam.PTransform):
     root: str
     config: CleanConfig
     materialize: bool = False
+    given: Given | None = None
 
     def expand(self, keys: beam.PCollection) -> beam.PCollection:
         """Map over the keys."""
         return keys | "CleanShard" >> beam.Map(
-            clean_shard, self.dataset, self.root, self.config, self.materialize
+            clean_shard, self.dataset, self.root, self.config, self.materialize, self.given
         ).with_output_types(Report)
 
 
 def build(
-    pipeline: beam.Pipeline, dataset: Dataset, root: str, config: CleanConfig, materialize: bool = False
+    pipeline: beam.Pipeline,
+    dataset: Dataset,
+    root: str,
+    config: CleanConfig,
+    materialize: bool = False,
+    given: Given | None = None,
 ) -> beam.PCollection:
     """Build the pipeline over a dataset's document shards; results are reports."""
     keys = dataset.keys(DOCUMENTS)
-    return pipeline | "Keys" >> beam.Create(keys) | "Clean" >> CleanShards(dataset, root, config, materialize)
+    return pipeline | "Keys" >> beam.Create(keys) | "Clean" >> CleanShards(dataset, root, config, materialize, given)
+
+
+def read_given(config: CleanConfig) -> Given:
+    """Read what the configuration names, before anything else is done. ValueError or OSError where it is missing."""
+    words: tuple[str, ...] = ()
+    if config.bad_words:
+        with files.open_read(config.bad_words) as source:
+            words = bad_words.parse(source.read())
+    return Given(read_key(config.pii), words)
 
 
 def check_names(config: CleanConfig, sources: Sequence[str]) -> None:
@@ -218,8 +239,8 @@ def run(
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
     dataset = Dataset.open(*inputs).require(DOCUMENTS)
     check_names(config, list(dataset.books))
-    read_key(config.pii)  # where it is missing, now and not in a worker
-    earlier = measured_before(output, dataset, config)
+    given = read_given(config)
+    earlier = measured_before(output, dataset, config, given)
     with begin(STAGE, output, config, options, [dataset]) as stage:
         total = dataset.content_bytes()
         if earlier is not None:
@@ -227,9 +248,12 @@ def run(
                 "decide", lambda p: build_decide(p, earlier, stage.root, config, materialize), total
             )
         else:
-            reports = stage.pipeline("clean", lambda p: build(p, dataset, stage.root, config, materialize), total)
+            reports = stage.pipeline(
+                "clean", lambda p: build(p, dataset, stage.root, config, materialize, given), total
+            )
         check_ceilings(ledger.add(report.books for report in reports), config.ceilings)
-        stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [])
+        facts = {"given": given.digest()} if given != Given() else {}
+        stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [], facts=facts)
     where = (
         "surviving/ holds the kept records"
         if materialize

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.text import edits, language, pages, pii, signals
+from pipelines.text import bad_words, edits, language, pages, pii, signals
 from pipelines.text.language import LanguageConfig
 from pipelines.text.normalize import NormalizeConfig, normalize
 from pipelines.text.pii import PiiConfig
@@ -32,7 +34,7 @@ def known_signals() -> dict[str, str]:
     """Every signal that a rule may bound, and what it is."""
     of_pages = {name: text for docs in pages.GROUPS.values() for name, text in docs.items()}
     of_language = {name: text for name, text in LANGUAGE_DOCS.items() if name != LANGUAGE}
-    return {**signals.DOCS, **of_pages, **edits.DOCS, **pii.DOCS, **of_language, **SCRIPT_DOCS}
+    return {**signals.DOCS, **of_pages, **edits.DOCS, **pii.DOCS, **bad_words.DOCS, **of_language, **SCRIPT_DOCS}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class CleanConfig:
     name of a rule (min_ or max_ and a signal) and its limit, or null to switch it off. measure: groups of signals to
     measure although no rule asks for them: gopher, repetition, fineweb, c4, language, scripts. ceilings: the greatest
     share of a source that may be removed, by all rules ('wiki'), by one ('wiki/min_words'), or of each source ('*',
-    '*/min_words'); more fails the run. compression: of the shards' buffers: null (readers map memory) or 'zstd'
+    '*/min_words'); more fails the run. bad_words: path of a list of your own, UTF-8, one word or phrase a line; a
+    document with one of them is removed. compression: of the shards' buffers: null (readers map memory) or 'zstd'
     (smaller; every reader copies).
     """
 
@@ -56,6 +59,7 @@ class CleanConfig:
     profile: tuple[str, ...] = ("default",)
     filters: dict[str, float | None] = field(default_factory=dict)
     ceilings: dict[str, float] = field(default_factory=dict)
+    bad_words: str | None = None
     compression: str | None = None
 
     def __post_init__(self) -> None:
@@ -71,18 +75,21 @@ class CleanConfig:
         for rule in self.rules:
             if rule.signal in edits.DOCS and "refinedweb_lines" not in self.edits:
                 raise ValueError(f"{rule.name} is about what refinedweb_lines takes out: add it to edits")
+            if rule.signal in bad_words.DOCS and self.bad_words is None:
+                raise ValueError(f"{rule.name} needs bad_words, the path of a list")
             if rule.signal in pii.DOCS and rule.signal not in self._counted:
                 raise ValueError(f"{rule.name} needs pii.mode (or its kind in pii.modes) to be other than none")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules in the order in which they are asked: language, personal data, then those of the profiles."""
+        """The rules in their order: language, personal data, bad words, then those of the profiles."""
         first = []
         if self.language.keep:
             first.append(Rule("min_language_fit", max(self.language.min_confidence, _LEAST_FIT), "language.keep"))
         elif self.language.min_confidence:
             first.append(Rule("min_language_confidence", self.language.min_confidence, "language.min_confidence"))
         first += [Rule(f"max_pii_{kind}", 0, "pii") for kind in self.pii.wanted if self.pii.of(kind) == "drop"]
+        first += [Rule("max_bad_words", 0, "C4 (Raffel et al. 2020, section 2.2)")] if self.bad_words else []
         return (*first, *rules(self.profile, self.filters, known_signals()))
 
     @property
@@ -107,25 +114,41 @@ class CleanConfig:
         """The signals that `prepare` measures, in its order; all are float64 but 'language', a string."""
         names = [*signals.SIGNALS, *(name for group in self.groups for name in pages.GROUPS[group])]
         names += edits.DOCS if "refinedweb_lines" in self.edits else ()
+        names += bad_words.DOCS if self.bad_words else ()
         names += [*self._counted, *(LANGUAGE_DOCS if LANGUAGE in self.further else ())]
         return (*names, *(SCRIPT_DOCS if SCRIPT in self.further else ()))
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a configuration names and does not hold. key: of digests of personal data. bad_words: the list's words."""
+
+    key: bytes = b""
+    bad_words: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """What tells one from another and gives neither away: hex."""
+        return hashlib.blake2b(json.dumps(self.bad_words).encode(), digest_size=16, key=self.key[:64]).hexdigest()
+
+
 def prepare(
-    texts: pa.Array, config: CleanConfig, key: bytes = b""
+    texts: pa.Array, config: CleanConfig, given: Given | None = None
 ) -> tuple[pa.Array, dict[str, np.ndarray | pa.Array]]:
     """Repair, edit and redact texts, and measure them: (texts, signal → float64[n], or a string array for 'language').
 
-    key: of the digests of personal data, see `pii.read_key`. What is found of personal data is counted before it is
+    What is found of personal data is counted before it is
     replaced, all else is measured of what the text is afterwards.
     """
+    given = given or Given()
     texts, edited = edits.edit(normalize(texts, config.normalize), config.edits)
     found = pii.find(texts, config.pii)
-    texts = pii.apply(texts, found, config.pii, key)
+    texts = pii.apply(texts, found, config.pii, given.key)
     measured: dict[str, np.ndarray | pa.Array] = {}
     measured |= signals.signals(texts)
     measured |= pages.page_signals(texts, config.groups)
     measured |= edited
+    if config.bad_words:
+        measured |= {"bad_words": bad_words.holds(texts, given.bad_words)}
     if config.pii.wanted:
         measured |= pii.counts(found, len(texts))
     if LANGUAGE in config.further:

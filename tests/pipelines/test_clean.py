@@ -272,3 +272,26 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_read(
     options = [arg for setting in settings for arg in ("--set", setting)]
     assert clean.main(["--input", str(source), "--output", str(tmp_path / "d"), *ONE, *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_list_of_bad_words_removes_what_holds_one_and_another_list_is_a_whole_run(tmp_path: Path) -> None:
+    source = ingested(tmp_path, [ENGLISH, ENGLISH + "Something vile. ", CHINESE + "很坏。"])
+    words = tmp_path / "words.txt"
+    words.write_text("vile\n坏\n")
+    options = ["--set", f"bad_words={words}"]
+    found = run(tmp_path / "d", source, options=options)
+    assert found.books["s"].removed == {"max_bad_words": 2}
+    words.write_text("nothing\n")
+    assert run(tmp_path / "d", source, options=options).books["s"].removed == {}
+    words.write_bytes(b"\xff\xff")
+    argv = ["--input", str(source), "--output", str(tmp_path / "e"), *ONE, *options]
+    assert clean.main(argv) == 1
+
+
+def test_another_key_for_digests_is_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ingested(tmp_path, [ENGLISH + "Write to jane.doe@example.com."])
+    texts = []
+    for key in ("one", "two"):
+        monkeypatch.setenv("GRISTMILL_PII_KEY", key)
+        texts += run(tmp_path / "d", source, options=["--set", "pii.mode=hash"]).table("documents")["text"].to_pylist()
+    assert "[EMAIL:" in texts[0] and texts[0] != texts[1]
