@@ -14,12 +14,11 @@ import ipaddress
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import phonenumbers
 import pyarrow as pa
 
 from pipelines.text import pii_addresses, pii_numbers, pii_screen, pii_words
@@ -70,15 +69,16 @@ class PiiConfig:
     key_variable: str = "GRISTMILL_PII_KEY"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown kind, mode, scope or region."""
+        """Raise ValueError for an unknown kind, mode or scope, or for a region where phone numbers are looked for."""
         for what, value, known in (
             *(("mode", mode, get_args(Mode)) for mode in (self.mode, *self.modes.values())),
             *(("kind", kind, KINDS) for kind in self.modes),
             ("ip_scope", self.ip_scope, get_args(Scope)),
-            *(("phone region", region, phonenumbers.SUPPORTED_REGIONS) for region in self.phone_regions),
         ):
-            if value not in known:
-                raise ValueError(f"{what} is one of {', '.join(sorted(known))}; got {value!r}")
+            _check(what, value, known)
+        if self.of("phone") != "none":
+            for region in self.phone_regions:
+                _check("phone region", region, pii_numbers.supported_regions())
 
     def of(self, kind: Kind) -> Mode:
         """Give the mode of a kind."""
@@ -88,6 +88,11 @@ class PiiConfig:
     def wanted(self) -> tuple[Kind, ...]:
         """The kinds that are looked for."""
         return tuple(kind for kind in KINDS if self.of(kind) != "none")
+
+
+def _check(what: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{what} is one of {', '.join(sorted(known))}; got {value!r}")
 
 
 class Spans(NamedTuple):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
-
-import phonenumbers
 
 Found = tuple[int, int, str]  # first character, end, kind
 
@@ -239,7 +237,16 @@ _DATE = _compile(
 _SEPARATORS = re.compile(r"[^0-9]+")
 
 
+def supported_regions() -> Collection[str]:
+    """Give the ISO 3166 codes of the countries whose numbers are known."""
+    import phonenumbers  # here and below: every command reads PiiConfig, few look for numbers
+
+    return phonenumbers.SUPPORTED_REGIONS
+
+
 def _is_valid(number: str, region: str | None) -> bool:
+    import phonenumbers
+
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
     except phonenumbers.NumberParseException:
@@ -247,6 +254,8 @@ def _is_valid(number: str, region: str | None) -> bool:
 
 
 def _is_possible(number: str) -> bool:
+    import phonenumbers
+
     try:
         return phonenumbers.is_possible_number(phonenumbers.parse(number, None))
     except phonenumbers.NumberParseException:

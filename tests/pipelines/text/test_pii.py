@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -303,7 +305,13 @@ def test_the_configuration_is_strict() -> None:
         with pytest.raises(ConfigError):
             parse(PiiConfig, wrong, "pii")
     with pytest.raises(ValueError, match="phone region"):
-        PiiConfig(phone_regions=("XX",))
+        PiiConfig("report", phone_regions=("XX",))
+
+
+def test_who_looks_for_nothing_does_not_load_the_tables_of_phone_numbers() -> None:
+    code = "import sys; from pipelines.text import pii; pii.PiiConfig(); sys.exit('phonenumbers' in sys.modules)"
+    root = str(Path(__file__).resolve().parents[3])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=os.environ | {"PYTHONPATH": root})
 
 
 # --- linear time --------------------------------------------------------------------------------------------------
