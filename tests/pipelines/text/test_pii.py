@@ -336,6 +336,20 @@ def test_a_megabyte_of_anything_takes_linear_time(pump: str) -> None:
     assert seconds[1] < max(0.3, 48 * seconds[0])  # 16 times the bytes: 256 times the work, if it were quadratic
 
 
+@pytest.mark.parametrize("pump", ["1)(", "8 (", "1((", "1）（"])
+def test_labels_are_looked_for_only_after_words(pump: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        searches = 0
+
+        def search(self, *_: object) -> None:
+            self.searches += 1
+
+    for name in ("_PHONE_LABEL", "_OTHER_LABEL", "_CARD_LABEL"):
+        monkeypatch.setattr(pii_numbers, name, counted := Counted())
+        found([pump * 2000])
+        assert counted.searches == 0  # two a digit made 15 seconds a megabyte
+
+
 # --- real texts ---------------------------------------------------------------------------------------------------
 
 
