@@ -17,7 +17,8 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     """Yield the one document of an HTML file, compressed or not: the text that `page_text` finds in it.
 
     It has no key; metadata: title, language, charset. Rejected: 'empty_file', 'text_too_long' (read no further than
-    the limit), 'invalid_charset', and what the decompression reports. Removed by rule: 'binary_content', 'no_text'.
+    the limit), 'invalid_charset', 'unreadable_markup' (the extraction fails), and what the decompression reports.
+    Removed by rule: 'binary_content', 'no_text'.
     """
     content = bytearray()
     try:
@@ -42,7 +43,10 @@ def _page(raw: bytes, config: ReadConfig) -> Item:
     decoded = decode(raw)
     if decoded is None:
         return reject(0, "invalid_charset", f"{len(raw)} bytes in no known encoding", raw)
-    page = page_text(decoded.text, config.html_main_content)
+    try:
+        page = page_text(decoded.text, config.html_main_content)
+    except Exception as error:  # whatever a page does to the extraction, the others are read
+        return reject(0, "unreadable_markup", f"{type(error).__name__}: {error}"[:160], raw)
     if not page.text.strip():
         return Reject(0, "no_text", "a page without text", action=REMOVED)
     metadata = {"title": page.title, "language": page.language, "charset": decoded.charset}

@@ -29,13 +29,13 @@ _BORDER = re.compile(rb"</page\s{0,16}>|<page(?=[\s>])")
 _MEMBER = re.compile(rb"\s{0,64}(?:<page[\s>]|<mediawiki[\s>]|</mediawiki|<\?xml|<siteinfo)")
 _NOT_SPACE = re.compile(rb"[^\s]")
 # What may stand between pages: the end of a dump, and where dumps are joined the header of the next.
-_BETWEEN = re.compile(
-    rb"</mediawiki\s{0,16}>|<\?xml[^<>]{0,400}>|<mediawiki\b[^<>]{0,4000}>|<siteinfo>.{0,60000}?</siteinfo>", re.DOTALL
-)
+_BETWEEN = re.compile(rb"</mediawiki\s{0,16}>|<\?xml[^<>]{0,400}>|<mediawiki\b[^<>]{0,4000}>|<siteinfo>")
+_SITE_END = b"</siteinfo>"
 _ENDINGS = ("truncated_file", "damaged_member", "unreadable_file", "decompression_bomb")
 _NAMESPACES = ("6", "14")  # File and Category: MediaWiki's constants NS_FILE, NS_CATEGORY
 _WANTED = frozenset(("title", "ns", "id", "revision/id", "revision/timestamp", "revision/text"))
 _SITE = frozenset(("siteinfo/dbname", "siteinfo/base"))
+_DEEPEST = 3  # elements: the root, revision, text
 _WIKITEXT = ("", "wikitext")
 
 
@@ -53,9 +53,9 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     revision_id, date (the revision's timestamp), url. Where a page has several revisions the last one counts. Pages of
     other namespaces, redirects (unless config.wiki_redirects) and pages whose content model is not wikitext are no
     documents and not counted. Removed by rule: 'no_text'. Rejected: 'invalid_xml', 'truncated_page' (it has no end),
-    'record_too_long', 'missing_text', 'not_a_page' (bytes between pages), 'not_a_dump', 'entity_declaration' (a dump
-    has none; its header is not used), and of members 'damaged_member', 'truncated_file', 'unreadable_file',
-    'decompression_bomb'.
+    'record_too_long', 'missing_text', 'unreadable_markup' (the extraction fails), 'not_a_page' (bytes between pages),
+    'not_a_dump', 'entity_declaration' (a dump has none; its header is not used), and of members 'damaged_member',
+    'truncated_file', 'unreadable_file', 'decompression_bomb'.
     """
     with open_read(file.path) as raw:
         feed = Feed(read_members(raw, file.path, config, lambda head: _MEMBER.match(head) is not None))
@@ -86,13 +86,22 @@ def _pages(feed: Feed, site: _Site, config: ReadConfig) -> Iterator[Item]:
             open_ended = open_ended and not (isinstance(item, Reject) and item.reason in _ENDINGS)
             if item is not None:
                 yield item
-        elif (between := _BETWEEN.match(feed.data)) is not None:
-            open_ended = open_ended and not between[0].startswith(b"</")
-            feed.drop(between.end())
+        elif (between := _between(feed.data)) is not None:
+            open_ended = open_ended and not between.startswith(b"</")
+            feed.drop(len(between))
         else:
             position = feed.position
             feed.seek(_BEGIN, 1)
             yield Reject(position, "not_a_page", f"{feed.position - position} bytes that are no page")
+
+
+def _between(data: bytearray) -> bytes | None:
+    found = _BETWEEN.match(data)
+    if found is None or found[0] != b"<siteinfo>":
+        return found and found[0]
+    next_page = data.find(b"<page", 0, _LOOK)  # no header holds one; so no byte is searched for two headers
+    end = data.find(_SITE_END, 0, next_page if next_page >= 0 else _LOOK)
+    return None if end < 0 else bytes(data[: end + len(_SITE_END)])
 
 
 def _damage(feed: Feed) -> Reject:
@@ -179,7 +188,7 @@ def _parse(xml: bytes, wanted: frozenset[str]) -> dict[str, str]:
 
     def start(name: str, attributes: dict[str, str]) -> None:
         path.append(name)
-        place = "/".join(path[1:])
+        place = "/".join(path[1:]) if len(path) <= _DEEPEST else ""  # nothing wanted is deeper
         if name == "redirect":
             values["redirect"] = attributes.get("title", "")
         elif name == "namespace":
@@ -221,7 +230,10 @@ def _item(position: int, page: bytes, site: _Site, config: ReadConfig) -> Item |
     if ("redirect" in values or is_redirect(markup)) and not config.wiki_redirects:
         return None
     title = values.get("title", "").strip()
-    text = plain_text(markup, site.context._replace(title=title))
+    try:
+        text = plain_text(markup, site.context._replace(title=title))
+    except Exception as error:  # whatever a page does to the extraction, the others are read
+        return reject(position, "unreadable_markup", f"{type(error).__name__}: {error}"[:160], page)
     if not text:
         return Reject(position, "no_text", "a page of which no text is left", action=REMOVED)
     page_id = values.get("id", "").strip()

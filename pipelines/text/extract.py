@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import re
 from typing import NamedTuple
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
+
+from pipelines.text.entities import unescape
 
 MAX_CHARS = 16 << 20  # Resiliparse takes 25 bytes of memory for one of markup; longer pages only lose their tags
 MAX_DEPTH = 500  # of elements; Chromium stops at 512, and Resiliparse's time grows with the square of it
@@ -23,9 +24,10 @@ _LANGUAGE = re.compile(
     r"<html\b[^<>]{0,1000}?\slang\s*=\s*[\"']?([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,3})", re.IGNORECASE
 )
 _BODY = re.compile(r"<body\b[^<>]{0,10000}>", re.IGNORECASE)
-_UNSEEN = re.compile(r"<(script|style|noscript|template|svg|head)\b[^<>]{0,10000}>", re.IGNORECASE)
+_UNSEEN_NAMES = ("script", "style", "noscript", "template", "svg", "head")
+_UNSEEN = re.compile(rf"<({'|'.join(_UNSEEN_NAMES)})\b[^<>]{{0,10000}}>", re.IGNORECASE)
+_SEEN = {name: re.compile(f"</{name}", re.IGNORECASE) for name in _UNSEEN_NAMES}
 _TAG = re.compile(r"<(?:!--|/?[A-Za-z!?])[^<>]{0,10000}>")
-_SPACE = re.compile(r"[ \t]+\n|\n[ \t]+\n")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _MAGIC = (
     b"%PDF-", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x1f\x8b\x08", b"RIFF", b"BZh9", b"7z\xbc\xaf",
@@ -105,18 +107,24 @@ def _without_tags(markup: str) -> str:
         name = found[1].lower()
         if found.start() < at or name in unclosed:
             continue
-        end = markup.find(f"</{name}", found.end())
-        if end < 0:
+        end = _SEEN[name].search(markup, found.end())
+        if end is None:
             unclosed.add(name)
             continue
         pieces.append(markup[at : found.start()])
-        at = end
+        at = end.start()
     pieces.append(markup[at:])
-    return _tidy(html.unescape(_TAG.sub("\n", "".join(pieces))))
+    return _tidy(unescape(_TAG.sub("\n", "".join(pieces))))
 
 
 def _tidy(text: str) -> str:
-    return _BLANK_LINES.sub("\n\n", _SPACE.sub("\n\n", text)).strip() if "\n" in text else text.strip()
+    if "\n" not in text:
+        return text.strip()
+    lines = text.split("\n")
+    for i, line in enumerate(lines[:-1]):
+        if line.endswith((" ", "\t")):
+            lines[i] = line.rstrip(" \t") + "\n"
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
 def looks_binary(raw: bytes) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 Arguments = tuple[list[str], dict[str, str]]
 
-_NAMED = re.compile(r"\s*([^=\[\]<>{}]{1,40}?)\s*=(.*)", re.DOTALL)
+_NAME = re.compile(r"[^=\[\]<>{}]{1,40}")
 _POWER = re.compile(r"e(3|6|9|12)")
 _POWERS = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
 _PREFIX = re.compile(r"^(?:template|模板|樣板|t)\s*:\s*", re.IGNORECASE)
@@ -40,14 +40,15 @@ def _arguments(parts: Sequence[str]) -> Arguments:
     named: dict[str, str] = {}
     count = 0
     for part in parts:
-        match = _NAMED.fullmatch(part)
-        if match is None:
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        if not equals or _NAME.fullmatch(name) is None:
             count += 1
             positional[count] = part.strip()
-        elif match[1].isascii() and match[1].isdigit() and len(match[1]) < 3:
-            positional[int(match[1])] = match[2].strip()
+        elif name.isascii() and name.isdigit() and len(name) < 3:
+            positional[int(name)] = value.strip()
         else:
-            named[match[1].lower()] = match[2].strip()
+            named[name.lower()] = value.strip()
     highest = max(positional, default=0)
     return [positional.get(number, "") for number in range(1, highest + 1)], named
 

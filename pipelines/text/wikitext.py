@@ -7,11 +7,11 @@ links to other wikis) give their text, the others nothing. Brackets that do not 
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from pipelines.text.entities import unescape
 from pipelines.text.wiki_templates import template_text
 
 MAX_DEPTH = 60  # deeper brackets are dropped; MediaWiki stops at 40 templates and 100 tags
@@ -172,7 +172,7 @@ def plain_text(markup: str, context: WikiContext = NO_CONTEXT) -> str:
         text = _QUOTES.sub("", text)
     if "<" in text:
         text = _ANY_TAG.sub("", _BREAK.sub("\n", text))
-    text = html.unescape(text)
+    text = unescape(text)
     if "__" in text:
         text = _SWITCH.sub("", text)
     lines = _sections(_tidy(text))
@@ -218,7 +218,7 @@ def _without_elements(text: str, kept: list[str]) -> str:
             continue
         if name in _LITERAL:
             pieces.append(f"{_MARK}{len(kept)}{_MARK}")
-            kept.append(html.unescape(text[at : end.start()]).replace(_MARK, ""))
+            kept.append(unescape(text[at : end.start()]).replace(_MARK, ""))
         at = end.end()
     return "".join([*pieces, text[at:]])
 

@@ -30,6 +30,15 @@ def test_a_file_is_one_document(tmp_path: Path, charset: str, pack: Any) -> None
     assert item.metadata and json.loads(item.metadata) == {"charset": charset, "language": "zh", "title": "标题"}
 
 
+def test_a_failure_of_the_extraction_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(html, "page_text", fail)
+    item = read(tmp_path / "x.html", PAGE.encode())
+    assert isinstance(item, Reject) and item[1:3] == ("unreadable_markup", "RecursionError: too deep")
+
+
 def test_what_is_no_document_says_why(tmp_path: Path) -> None:
     cases: list[tuple[bytes, str, str]] = [
         (b"", "empty_file", "rejected"),

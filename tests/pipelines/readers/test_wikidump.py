@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import time
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,37 @@ def test_a_bad_page_is_one_row_and_the_others_stay(tmp_path: Path, bad: str, rea
         items = read(tmp_path / "x.xml", raw, max_record_bytes=100_000)
         assert texts(items) == TEXTS[:3]
         assert reasons(items) == [reason]
+
+
+def test_an_endless_number_or_a_failure_of_the_extraction_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [PAGES[0], page(5, f"a &#{'1' * 5000}; b"), PAGES[1]]
+    items = read(tmp_path / "x.xml", HEAD + "".join(pages) + TAIL)
+    assert texts(items) == [TEXTS[0], "a \ufffd b", TEXTS[1]]
+    whole = wikidump.plain_text
+
+    def fail(markup: str, context: Any) -> str:
+        if "&#1" in markup:
+            raise ValueError("what a page can do")
+        return whole(markup, context)
+
+    monkeypatch.setattr(wikidump, "plain_text", fail)
+    first, bad, last = read(tmp_path / "x.xml", HEAD + "".join(pages) + TAIL)
+    assert isinstance(bad, Reject) and (bad.reason, bad.detail) == (
+        "unreadable_markup",
+        "ValueError: what a page can do",
+    )
+    assert texts([first, last]) == TEXTS[:2]
+
+
+def test_nesting_and_headers_without_end_cost_no_time(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    deep = f"<page>{'<a>' * 50_000}{'</a>' * 50_000}</page>"
+    assert texts(read(tmp_path / "x.xml", HEAD + deep + PAGES[0] + TAIL)) == TEXTS[:1]
+    items = read(tmp_path / "x.xml", HEAD + "<page></page><siteinfo>" * 5000 + PAGES[0] + TAIL)
+    assert texts(items) == TEXTS[:1] and len(items) == 10_001
+    assert time.perf_counter() - begin < 2
 
 
 def test_lone_surrogates_in_a_page_are_one_row(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from pipelines.text import extract
 from pipelines.text.extract import MAX_CHARS, MAX_DEPTH, flattened, looks_binary, page_text
 
 PARAGRAPHS = {
@@ -89,6 +90,21 @@ def test_a_page_beyond_the_limit_only_loses_its_tags() -> None:
     filler = "<p>words &amp; more</p>" * (MAX_CHARS // 20)
     page = page_text(f'<html lang="en"><head><title>x</title></head><script>no()</script>{filler}<b>end</b>')
     assert page.text.endswith("end") and page.text.startswith("words & more") and page.language == "en"
+
+
+def test_no_number_however_long_ends_a_run_and_no_spelling_of_a_closer_hides_a_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extract, "MAX_CHARS", 1000)
+    filler = "<p>words</p>" * 100
+    page = page_text(f"<SCRIPT>no()</SCRIPT>first &#{'1' * 5000}; <style>x</STYLE>second{filler}")
+    assert page.text.startswith("first \ufffd") and "second" in page.text[:40] and "no()" not in page.text
+
+
+def test_blanks_cost_no_time() -> None:
+    begin = time.perf_counter()
+    assert page_text(f"<html><body><pre>a\n{' ' * 100_000}x</pre><p>b</p>").text.startswith("a\n")
+    assert time.perf_counter() - begin < 1
 
 
 def test_what_is_no_text() -> None:

@@ -156,6 +156,17 @@ HOSTILE = (
 )  # fmt: skip
 
 
+def test_no_number_however_long_ends_a_run() -> None:
+    endless = f"&#{'1' * 5000};"
+    assert plain_text(f"a {endless} b <code>{endless}</code>") == "a \ufffd b \ufffd"
+
+
+def test_blanks_in_an_argument_cost_no_time() -> None:
+    begin = time.perf_counter()
+    assert plain_text("{{lang|en|" + " " * 100_000 + "word}}{{lang|en| 2 = b" + " " * 100_000 + "}}") == "wordb"
+    assert time.perf_counter() - begin < 1
+
+
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_time_is_linear_in_what_repeats(unit: str) -> None:
     def seconds(size: int) -> float:
