@@ -1,7 +1,7 @@
 """Measure cleaning, ours and datatrove's, in one run: the same decisions, rule by rule, and how long they take.
 
     python benchmarks/clean.py --peers-python PEERS/bin/python           the peers' environment: see dedupe.py
-    python benchmarks/clean.py --documents 2000 --seconds-of 300         a quick try
+    python benchmarks/clean.py --documents 2000 --chain 300              a quick try
 
 Decisions: every rule is asked alone, of the same texts and their dirty copies (dirty.py), at the limits of the papers;
 `only ours` and `only theirs` are the texts that one removes and the other keeps. Speed: one core, texts in memory, MB

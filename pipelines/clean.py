@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -27,7 +28,7 @@ from pipelines.core.stage import Report, begin, check_ceilings, versions
 from pipelines.core.summary import print_summary
 from pipelines.text import bad_words
 from pipelines.text.pii import read_key
-from pipelines.text.prepare import CleanConfig, Given, prepare
+from pipelines.text.prepare import CleanConfig, Given, derived, prepare
 from pipelines.text.rules import Rule, decide
 from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
@@ -37,11 +38,7 @@ from schemas.signals import SIGNALS, signals_record
 
 STAGE = "clean"
 SURVIVING = "surviving"
-_DECIDING = {
-    "profile": None,
-    "filters": None,
-    "ceilings": None,
-}  # settings that change what is decided, not what is measured
+_DECIDING = ("profile", "filters", "ceilings", "measure")  # not what is measured: the columns say what was
 
 
 def signals_of(config: CleanConfig) -> Record:
@@ -86,7 +83,7 @@ def clean_batch(
         [columns["id"], *(pa.array(measured[name]) for name in schema.names[1:])], schema=schema
     )
     asked = config.rules
-    return documents, table, decide_rows(documents, measured, asked)
+    return documents, table, decide_rows(documents, derived(measured, config), asked)
 
 
 def clean_shard(
@@ -129,8 +126,9 @@ def decide_shard(key: str, earlier: Dataset, root: str, config: CleanConfig, mat
     (source,) = earlier.roots
     shards = [earlier.shard(table, key) for table in (DOCUMENTS, SIGNALS)]
     taken = [copy_shard(shard, source, root) for shard in shards if shard is not None]
-    asked, books = config.rules, []
-    names = list(dict.fromkeys(rule.signal for rule in asked))
+    asked, books, start = config.rules, [], 0
+    table = earlier.table(SIGNALS, key)  # its batches begin at other rows than those of the documents
+    measured = derived({name: table[name].to_numpy() for name in table.column_names[1:]}, config)
     with ExitStack() as stack:
 
         def writer(table: str, schema: pa.Schema) -> ShardWriter:
@@ -139,9 +137,11 @@ def decide_shard(key: str, earlier: Dataset, root: str, config: CleanConfig, mat
 
         writers = [writer(LEDGER_TABLE, LEDGER.schema)]
         writers += [writer(SURVIVING, DOCUMENT.schema)] if materialize else []
-        pairs = zip(earlier.batches(DOCUMENTS, key), earlier.batches(SIGNALS, key), strict=True)
-        for documents, measured in pairs:
-            removed = decide_rows(documents, {name: measured.column(name).to_numpy() for name in names}, asked)
+        for documents in earlier.batches(DOCUMENTS, key):
+            here = slice(start, start := start + len(documents))
+            if documents.column("id") != table["id"][here].combine_chunks():
+                raise SchemaError(f"{files.redact(source)}: signals/ and documents/ of shard {key} are not row for row")
+            removed = decide_rows(documents, {rule.signal: measured[rule.signal][here] for rule in asked}, asked)
             writers[0].write(removed)
             if materialize:
                 writers[1].write(survivors(documents, removed.column("id")))
@@ -161,14 +161,25 @@ def measured_before(output: str, dataset: Dataset, config: CleanConfig, given: G
         return None
     (manifest,) = earlier.manifests
     same = manifest.stage == STAGE and manifest.inputs == dataset.sha256s and manifest.versions == versions()
-    asked = json.loads(json.dumps(to_dict(config)))  # as the manifest has it
     same = same and manifest.facts.get("given", Given().digest()) == given.digest()
-    if not same or {**manifest.config, **_DECIDING} != {**asked, **_DECIDING}:
+    if not same or measuring(manifest.config) != measuring(to_dict(config)) or not earlier.keys(SIGNALS):
         return None
-    key = next(iter(earlier.keys(SIGNALS)), None)
-    if key is None or earlier.open_shard(SIGNALS, key).schema.names != signals_of(config).schema.names:
+    try:
+        for table in (DOCUMENTS, SIGNALS):
+            for key in earlier.keys(table):
+                names = earlier.open_shard(table, key).schema.names
+                if table == SIGNALS and names != signals_of(config).schema.names:
+                    return None
+    except (SchemaError, OSError):  # damaged or incomplete: what a whole run mends
         return None
     return earlier
+
+
+def measuring(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what texts become and what is measured, of a configuration as the manifest has it."""
+    plain = json.loads(json.dumps(config))
+    plain["language"] = {"max_chars": plain["language"]["max_chars"]}
+    return {name: value for name, value in plain.items() if name not in _DECIDING}
 
 
 @dataclass

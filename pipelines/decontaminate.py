@@ -46,7 +46,7 @@ class DecontaminateConfig:
     n tokens is one n-gram of them all, if it has so many. fields: of an evaluation record, together one item; it must
     have the first. mode: 'documents' removes the documents, 'spans' cuts what was found out of them. common: an
     n-gram in more documents than this is a common phrase (null: none is). min_grams: distinct n-grams of one benchmark
-    that a document must hold. max_cut: greatest share of the characters that 'spans' cuts; more removes the document.
+    that a document must hold. max_cut: greatest share of a text's bytes that 'spans' cuts; more removes the document.
     ceilings: the greatest share of a source that may be removed, as in clean.
     """
 
@@ -127,13 +127,19 @@ def _benchmark_of(found: np.ndarray, grams: Grams, benchmarks: np.ndarray, least
 
 
 def cut(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str, float]:
-    """Cut spans of bytes out of a text, a space in place of each; returns it, and the share of its bytes that went."""
-    raw, parts, at = text.encode(), [], 0
-    for start, end in spans:
-        parts.append(raw[at:start].rstrip())
+    """Cut spans of bytes out of a text, a space in place of each where no line feed stands beside it.
+
+    Returns it, and the share of its bytes that went.
+    """
+    raw, left, at = text.encode(), b"", 0
+    for start, end in [*spans, (len(text.encode()), 0)]:
+        part = raw[at:start]
+        if at and left and not left.endswith(b"\n"):
+            rest = part.lstrip(b" \t")
+            left = left.rstrip(b" \t") + (b"" if rest.startswith(b"\n") or not rest else b" ") + rest
+        else:
+            left += part.lstrip(b" \t") if at else part
         at = end
-    parts.append(raw[at:].lstrip())
-    left = b" ".join(part for part in parts if part)
     return left.decode(), sum(end - start for start, end in spans) / max(1, len(raw))
 
 

@@ -1,5 +1,8 @@
 """Try rules on measured signals: what each would remove alone, and in order, with examples. Nothing is written.
 
+profile, filters, language.keep, language.min_confidence and ceilings count; other settings change what is measured, and
+only clean does that.
+
 gristmill rules data/clean/wiki --config params.yaml --set filters.min_words=50 --examples 2
 """
 
@@ -12,13 +15,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipelines.core import files
 from pipelines.core.cli import guarded
 from pipelines.core.config import load
 from pipelines.core.dataset import DOCUMENTS, Dataset
+from pipelines.core.stage import BooksError, check_ceilings
 from pipelines.core.texts import excerpt
-from pipelines.text.prepare import CleanConfig
+from pipelines.text.prepare import LANGUAGE, LANGUAGE_FIT, CleanConfig, derived
 from pipelines.text.rules import Rule, decide
 from schemas.base import SchemaError
+from schemas.manifest import Books
 from schemas.signals import SIGNALS
 
 _EXCERPT = 100
@@ -40,22 +46,24 @@ class Tally:
 
 def check_signals(dataset: Dataset, asked: Sequence[Rule]) -> None:
     """Raise SchemaError where a rule needs a signal that was not measured."""
-    key = dataset.keys(SIGNALS)[0]
-    have = dataset.open_shard(SIGNALS, key).schema.names
-    if missing := [rule for rule in asked if rule.signal not in have]:
-        raise SchemaError(
-            f"{missing[0].name} needs the signal {missing[0].signal!r}, which was not measured; run clean with a "
-            "profile or a filter that asks for it"
-        )
+    for root, manifest in zip(dataset.roots, dataset.manifests, strict=True):
+        one = Dataset((root,), (manifest,))
+        have = one.open_shard(SIGNALS, one.keys(SIGNALS)[0]).schema.names
+        have += [LANGUAGE_FIT] if LANGUAGE in have else []
+        if missing := [rule for rule in asked if rule.signal not in have]:
+            raise SchemaError(
+                f"{missing[0].name} needs the signal {missing[0].signal!r}, which was not measured in "
+                f"{files.redact(root)}; run clean with a profile, a filter or `measure` that asks for it"
+            )
 
 
-def tally(dataset: Dataset, asked: Sequence[Rule], examples: int) -> tuple[list[Tally], dict[str, int]]:
+def tally(dataset: Dataset, config: CleanConfig, examples: int) -> tuple[list[Tally], dict[str, int]]:
     """Ask the rules of every document; returns a tally of each, and the documents of each source."""
+    asked = config.rules
     found, seen = [Tally(rule) for rule in asked], dict[str, int]()
     for key in dataset.keys(SIGNALS):
-        names = list(dict.fromkeys(rule.signal for rule in asked))
-        table = dataset.table(SIGNALS, key, names) if names else None
-        measured = {name: table[name].to_numpy() for name in names} if table is not None else {}
+        table = dataset.table(SIGNALS, key)
+        measured = derived({name: table[name].to_numpy() for name in table.column_names[1:]}, config)
         sources = dataset.table(DOCUMENTS, key, ["source"])["source"].to_numpy(zero_copy_only=False)
         for source, count in zip(*np.unique(sources, return_counts=True), strict=True):
             seen[str(source)] = seen.get(str(source), 0) + int(count)
@@ -74,8 +82,8 @@ def tally(dataset: Dataset, asked: Sequence[Rule], examples: int) -> tuple[list[
     return found, seen
 
 
-def lines(found: Sequence[Tally], seen: dict[str, int]) -> list[str]:
-    """The report: a line a rule, its sources where there are several, and its examples."""
+def lines(found: Sequence[Tally], seen: dict[str, int], config: CleanConfig) -> list[str]:
+    """The report: a line a rule, with its sources where there are several and its examples; a ceiling that is passed."""
     total = sum(seen.values())
     told = [f"{total:,} documents", f"{'rule':<34}{'limit':>12}{'alone':>10}{'in order':>10}{'share':>8}"]
     for one in found:
@@ -86,15 +94,20 @@ def lines(found: Sequence[Tally], seen: dict[str, int]) -> list[str]:
         told += [f"    {score:<10.4g} {locator}  {text}" for score, locator, text in one.examples]
     gone = sum(one.first for one in found)
     kept = f"{total - gone:,} of {total:,} documents are kept" + (f" ({1 - gone / total:.2%})" if total else "")
+    removed = {source: {one.rule.name: one.sources.get(source, 0) for one in found} for source in seen}
+    books = {source: Books(seen[source], seen[source] - sum(by.values()), by) for source, by in removed.items()}
+    try:
+        check_ceilings(books, config.ceilings)
+    except BooksError as error:
+        return [*told, kept, f"a ceiling would be passed: {error}"]
     return [*told, kept]
 
 
 def run(inputs: Sequence[str], config: CleanConfig, examples: int) -> list[str]:
     """Try the rules of a configuration on outputs of clean; returns the lines of the report."""
     dataset = Dataset.open(*inputs).require(SIGNALS)
-    asked = config.rules
-    check_signals(dataset, asked)
-    return lines(*tally(dataset, asked, examples))
+    check_signals(dataset, config.rules)
+    return lines(*tally(dataset, config, examples), config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pipelines.core import card, files, ledger, progress
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError
-from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, sorted_by_id, survivors
+from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, expand, shard_path, sorted_by_id, survivors
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes, mixed64
 from pipelines.core.runners import RunOptions
@@ -116,13 +116,16 @@ class Decisions:
     clusters: pa.Table
 
     @classmethod
-    def of(cls, decisions: Dataset | None, key: str) -> Decisions:
-        """Read the decisions about shard `key`; empty tables where there are none."""
+    def of(cls, decisions: Sequence[Dataset], key: str) -> Decisions:
+        """Read the decisions of each stage about shard `key`; a record that several remove counts for the first."""
         removed, clusters = LEDGER.schema.empty_table(), pa.table({"id": [], "cluster_id": []})
-        if decisions is not None and decisions.shard(LEDGER_TABLE, key):
-            removed = decisions.table(LEDGER_TABLE, key)
-        if decisions is not None and decisions.shard("clusters", key):
-            clusters = decisions.table("clusters", key, ["id", "cluster_id"])
+        for one in decisions:
+            if one.shard(LEDGER_TABLE, key):
+                rows = one.table(LEDGER_TABLE, key)
+                again = pc.is_in(rows["id"], removed["id"].combine_chunks())
+                removed = pa.concat_tables([removed, rows.filter(pc.invert(again))])
+            if one.shard("clusters", key):
+                clusters = one.table("clusters", key, ["id", "cluster_id"])
         return cls(removed, clusters)
 
 
@@ -183,7 +186,11 @@ def sampled_out(batch: pa.RecordBatch, plan: Plan, config: ShardConfig) -> pa.Re
 
 
 def plan_shard(
-    task: tuple[int, str], documents: Dataset, decisions: Dataset | None, counts: Mapping[str, int], config: ShardConfig
+    task: tuple[int, str],
+    documents: Dataset,
+    decisions: Sequence[Dataset],
+    counts: Mapping[str, int],
+    config: ShardConfig,
 ) -> Iterator[Keyed]:
     """Plan one input shard; yields plan rows by output shard, its ledger rows, and a report with its books."""
     number, key = task
@@ -264,7 +271,7 @@ def gather_text(
 
 
 def build(
-    pipeline: beam.Pipeline, documents: Dataset, decisions: Dataset | None, root: str, config: ShardConfig
+    pipeline: beam.Pipeline, documents: Dataset, decisions: Sequence[Dataset], root: str, config: ShardConfig
 ) -> beam.PCollection:
     """Build the pipeline: plan by input shard, write by output shard; results are reports."""
     keys = documents.keys(DOCUMENTS)
@@ -281,12 +288,12 @@ def build(
     return (plans, outputs) | beam.Flatten() | "Write" >> GroupBatches(write_output, (keys, documents, root))
 
 
-def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardConfig) -> int:
+def expected_bytes(documents: Dataset, decisions: Sequence[Dataset], config: ShardConfig) -> int:
     """Bytes of text that will be written, as the manifests and the weights foresee it."""
     books = documents.books
     kept = sum(one.kept for one in books.values())
     written = sum(one.kept * config.weights.get(source, 1.0) for source, one in books.items())
-    removed = sum(shard.rows for shard in decisions.of(LEDGER_TABLE)) if decisions is not None else 0
+    removed = sum(shard.rows for one in decisions for shard in one.of(LEDGER_TABLE))
     rows = sum(shard.rows for shard in documents.of(DOCUMENTS))
     return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
 
@@ -294,13 +301,13 @@ def expected_bytes(documents: Dataset, decisions: Dataset | None, config: ShardC
 def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
     """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
     documents = Dataset.open(*inputs).require(DOCUMENTS)
-    decided = Dataset.open(*decisions) if decisions else None
-    if decided is not None:
-        check_decisions(documents, decided)
+    decided = open_decisions(decisions)
+    for one in decided:
+        check_decisions(documents, one)
     unknown = sorted(set(config.weights) - set(documents.books))
     if unknown:
         raise ConfigError(f"weights name {', '.join(unknown)}; the input holds: {', '.join(documents.books)}")
-    with begin(STAGE, output, config, options, [documents, *([decided] if decided else [])]) as stage:
+    with begin(STAGE, output, config, options, [documents, *decided]) as stage:
         reports = stage.pipeline(
             "shard", lambda p: build(p, documents, decided, stage.root, config), documents.content_bytes()
         )
@@ -311,14 +318,23 @@ def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: Sh
         extra = card.write_hugging_face_files(stage.root, splits, shards, readme)
         stage.commit(
             reports,
-            inputs=[documents, *([decided] if decided else [])],
+            inputs=[documents, *decided],
             kept_tables=splits,
             facts={"splits": splits, "extra_files": extra},
         )
     notes = [f"datasets.load_from_disk({output!r}) reads it"]
-    if decided is None:
+    if not decided:
         notes.append("no --decisions were given: duplicates are still in it")
     print_summary(stage, tuple(notes))
+
+
+def open_decisions(paths: Sequence[str]) -> list[Dataset]:
+    """Open the outputs of deciding stages: a dataset for each stage, in the order of their names."""
+    stages: dict[str, list[str]] = {}
+    for path in expand(paths):
+        (manifest,) = Dataset.open(path).manifests
+        stages.setdefault(manifest.stage, []).append(path)
+    return [Dataset.open(*stages[stage]) for stage in sorted(stages)]
 
 
 def check_decisions(documents: Dataset, decided: Dataset) -> None:
@@ -363,7 +379,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="outputs of dedupe that together are about exactly these inputs",
+        help="outputs of dedupe, of decontaminate, or of both, each about exactly these inputs; several of one stage "
+        "together",
     )
 
 

@@ -101,6 +101,7 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, setting: str) -
 
 def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """Fill the dataclass `kind` from a mapping, strictly: true is no number, and '5' neither."""
+    values = _listed(kind, values)
     try:
         # As JSON: pydantic's strict rules let a list be a tuple, and a mapping a dataclass, only there.
         return _adapter(kind).validate_json(json.dumps(values), strict=True)
@@ -115,6 +116,20 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             else:
                 lines.append(f"{key or 'value'}: {problem['msg']}")
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _listed(kind: Any, values: Any) -> Any:
+    """The values, with a single word made a list of one where a list of words is asked for."""
+    if not isinstance(values, Mapping):
+        return values
+    found = dict(values)
+    for one in dataclasses.fields(kind):
+        default = one.default_factory() if callable(one.default_factory) else one.default  # type: ignore[misc]
+        if dataclasses.is_dataclass(default):
+            found |= {one.name: _listed(type(default), found[one.name])} if one.name in found else {}
+        elif isinstance(found.get(one.name), str) and str(one.type).startswith("tuple[str"):
+            found[one.name] = [found[one.name]]
+    return found
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

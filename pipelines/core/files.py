@@ -16,7 +16,7 @@ from pipelines.core import s3  # noqa: F401  (makes Beam share its clients)
 GLOB = re.compile(r"[*?\[]")
 _USER_INFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
 _SECRET = re.compile(
-    r"(?i)(?P<name>[\w.-]*(?:signature|credential|secret|token|password|passwd|api_?key|access_?key(?:_?id)?|\bsig)"
+    r"(?i)(?P<name>[\w.-]*(?:signature|credential|secret|token|password|passwd|api_?key|access_?key(?:_?id)?|\bsig\b)"
     r"[\w.-]*['\"]?\s*[=:]\s*['\"]?)[^\s&'\",;]+"
 )
 _SECRET_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")

@@ -15,7 +15,7 @@ from pipelines.core.dataset import Dataset
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH, Shard
 
-STAGE_ORDER = ("ingest", "clean", "dedupe", "shard", "pack")
+STAGE_ORDER = ("ingest", "clean", "lines", "decontaminate", "dedupe", "shard", "pack")
 _EXCERPT = 100
 
 

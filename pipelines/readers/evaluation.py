@@ -30,13 +30,17 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[tuple[st
     for file in find_files(paths, read).files:
         folder, slash, name = file.relative.rpartition("/")
         benchmark = folder + slash + (name.split(".", 1)[0] or name)
+        items = 0
         for one in READERS[file.format](file, read):
             if isinstance(one, Reject):
                 raise ReadError(
                     f"{file.relative}@{one.position}: {one.reason}: {one.detail}; mend the evaluation set, or name the "
                     "fields of its records with --set fields=[…]"
                 )
+            items += 1
             yield benchmark, _whole(one, fields[1:])
+        if not items:
+            raise ReadError(f"{file.relative} holds no record; an evaluation set has at least one")
 
 
 def _whole(record: Document, others: Sequence[str]) -> str:

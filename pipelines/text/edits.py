@@ -7,7 +7,6 @@ in c4_filters.py. RefinedWeb: Penedo et al. 2023, appendix G.2, with the express
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection
 
 import numba
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.text.entities import unescape_whole
 from pipelines.text.tokens import ALPHA, DIGIT, LOWER, SINGLE, SPACE, UPPER, decode_text, lexicon
 from pipelines.text.unicode import utf8
 from pipelines.text.web import DROP, PHRASES, c4_line, next_line, strip
@@ -46,10 +46,8 @@ _PATTERNS = _phrases(_COUNTED), _phrases(_AT_START), _phrases(_AT_END), _phrases
 
 
 def edit(texts: pa.Array, names: Collection[str]) -> tuple[pa.Array, dict[str, np.ndarray]]:
-    """Make some EDITS, in their order: (texts, the signals of DOCS that they measure: name → float64[n])."""
+    """Make the line edits among `names`: (texts, the signals of DOCS that they measure: name → float64[n])."""
     measured = {}
-    if "html_entities" in names:
-        texts = html_entities(texts)
     if "c4_lines" in names:
         texts = c4_lines(texts)
     if "refinedweb_lines" in names:
@@ -58,14 +56,11 @@ def edit(texts: pa.Array, names: Collection[str]) -> tuple[pa.Array, dict[str, n
 
 
 def html_entities(texts: pa.Array) -> pa.Array:
-    """Replace HTML's character references (&amp; &#20013; &nbsp;) by what they stand for, as `html.unescape` does.
-
-    Once: "&amp;lt;" is "&lt;" afterwards. Only texts with '&' and a ';' behind it are looked at.
-    """
+    """Replace whole character references of HTML (&amp; &#20013; &nbsp;) by what they stand for, once."""
     marked = np.flatnonzero(pc.match_substring_regex(texts.fill_null(""), r"&#?\w+;").to_numpy(zero_copy_only=False))
     if not len(marked):
         return texts
-    changed = pa.array([html.unescape(text) for text in texts.take(marked).to_pylist()], texts.type)
+    changed = pa.array([unescape_whole(text) for text in texts.take(marked).to_pylist()], texts.type)
     mask = np.zeros(len(texts), np.bool_)
     mask[marked] = True
     return pc.replace_with_mask(texts, mask, changed)
@@ -75,7 +70,8 @@ def c4_lines(texts: pa.Array) -> pa.Array:
     """Keep the lines that C4's rules keep, without citation marks and whitespace around them, joined by '\\n'.
 
     Dropped: a line without a full stop, question or exclamation mark or quotation mark at its end, of fewer than three
-    words, with a word of more than 1,000 characters, or with 'javascript' or a phrase of cookie notices. English only.
+    words, with a word of more than 1,000 characters, or with 'javascript' or a phrase of cookie notices. What ends a
+    sentence in another script counts too (。！？」), and a letter of a script without spaces is a word.
     """
     data, offsets = utf8(texts)
     out, ends = _c4(data, offsets, lexicon().kinds, PHRASES)
@@ -134,7 +130,7 @@ def _c4(data, offsets, kinds, phrases):  # type: ignore[no-untyped-def]
         while at < size:
             end, after = next_line(codes, at, size, kinds)
             first, last = strip(codes, at, end, kinds)
-            width, found = c4_line(codes, first, last, kinds, phrases, line)
+            width, found = c4_line(codes, first, last, kinds, phrases, line, True)
             if not found & DROP:
                 if to > ends[row]:
                     out[to] = _NEWLINE

@@ -11,7 +11,7 @@ _WHOLE = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,8}|[A-Za-z][A-Za-z0-9]{
 
 
 def unescape(text: str) -> str:
-    """Replace references as browsers do, `html.unescape`: those without a ';' too, and U+FFFD for impossible numbers."""
+    """Replace references as browsers do: those without a ';' too; an impossible number is U+FFFD."""
     return html.unescape(_ENDLESS.sub("\ufffd", text)) if "&" in text else text
 
 

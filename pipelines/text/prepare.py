@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,10 +24,11 @@ LANGUAGE, SCRIPT = "language", "scripts"
 LANGUAGE_DOCS = {
     "language": "code of the language, ISO 639-1 or 639-3; 'und' without letters",
     "language_confidence": "how sure that is, 0…1",
-    "language_fit": "language_confidence where the language is one of those to keep, else 0",
     "simplified_ratio": "characters of Simplified Chinese only / those of one of the two scripts; NaN without any",
 }
 SCRIPT_DOCS = {f"script_{name}": f"letters of the script {name!r} / letters" for name in SCRIPTS}
+LANGUAGE_FIT = "language_fit"
+DERIVED_DOCS = {LANGUAGE_FIT: "language_confidence where the language is one of language.keep, else 0; not stored"}
 _LEAST_FIT = 1e-9  # with keep and no min_confidence: any confidence above 0
 
 
@@ -34,14 +36,23 @@ def known_signals() -> dict[str, str]:
     """Every signal that a rule may bound, and what it is."""
     of_pages = {name: text for docs in pages.GROUPS.values() for name, text in docs.items()}
     of_language = {name: text for name, text in LANGUAGE_DOCS.items() if name != LANGUAGE}
-    return {**signals.DOCS, **of_pages, **edits.DOCS, **pii.DOCS, **bad_words.DOCS, **of_language, **SCRIPT_DOCS}
+    return {
+        **signals.DOCS,
+        **of_pages,
+        **edits.DOCS,
+        **pii.DOCS,
+        **bad_words.DOCS,
+        **of_language,
+        **DERIVED_DOCS,
+        **SCRIPT_DOCS,
+    }
 
 
 @dataclass(frozen=True)
 class CleanConfig:
     """How documents are repaired, and which ones are removed.
 
-    edits: html_entities, c4_lines, refinedweb_lines, made in this order. profile: lists of rules, asked in order:
+    edits: html_entities (before the repair), c4_lines, refinedweb_lines. profile: lists of rules, asked in order:
     default, gopher, c4, fineweb, refinedweb, chinese, none (see docs/cleaning.md). filters: limits of your own, the
     name of a rule (min_ or max_ and a signal) and its limit, or null to switch it off. measure: groups of signals to
     measure although no rule asks for them: gopher, repetition, fineweb, c4, language, scripts. ceilings: the greatest
@@ -102,7 +113,7 @@ class CleanConfig:
     def further(self) -> tuple[str, ...]:
         """Whether languages (LANGUAGE) and shares of scripts (SCRIPT) are measured: those of the two that are."""
         asked = {rule.signal for rule in self.rules}
-        docs = {LANGUAGE: LANGUAGE_DOCS, SCRIPT: SCRIPT_DOCS}
+        docs = {LANGUAGE: {**LANGUAGE_DOCS, **DERIVED_DOCS}, SCRIPT: SCRIPT_DOCS}
         return tuple(name for name, its in docs.items() if name in self.measure or asked & set(its))
 
     @property
@@ -140,6 +151,8 @@ def prepare(
     replaced, all else is measured of what the text is afterwards.
     """
     given = given or Given()
+    if "html_entities" in config.edits:  # first: what they stand for needs repair as all else does
+        texts = edits.html_entities(texts)
     texts, edited = edits.edit(normalize(texts, config.normalize), config.edits)
     found = pii.find(texts, config.pii)
     texts = pii.apply(texts, found, config.pii, given.key)
@@ -158,16 +171,20 @@ def prepare(
     return texts, {name: measured[name] for name in config.signal_names}
 
 
+def derived(measured: Mapping[str, np.ndarray | pa.Array], config: CleanConfig) -> dict[str, np.ndarray | pa.Array]:
+    """Add the signals that are not stored, because the decision's settings are in them, to what `prepare` measured."""
+    if LANGUAGE not in measured or not config.language.keep:
+        return dict(measured)
+    code, confidence = measured[LANGUAGE], measured["language_confidence"]
+    code = code.to_numpy(zero_copy_only=False) if isinstance(code, pa.Array) else code
+    kept = np.isin(np.asarray(code, object).astype(str), list(config.language.keep))
+    return {**measured, LANGUAGE_FIT: np.where(kept, confidence, 0.0)}
+
+
 def _languages(texts: pa.Array, config: LanguageConfig) -> dict[str, np.ndarray | pa.Array]:
     code, confidence = language.languages(texts, config)
-    kept = (
-        np.isin(code.to_numpy(zero_copy_only=False), list(config.keep))
-        if config.keep
-        else np.ones(len(texts), np.bool_)
-    )
     return {
         "language": code,
         "language_confidence": confidence,
-        "language_fit": np.where(kept, confidence, 0.0),
         "simplified_ratio": language.simplified_ratio(texts),
     }

@@ -14,6 +14,8 @@ from pipelines.text.tokens import (
     HAS_ALPHA,
     HAS_WORD,
     LINE_END,
+    QUOTE,
+    SINGLE,
     SPACE,
     TERMINAL,
     count_sentences,
@@ -257,18 +259,19 @@ def _citation(codes: np.ndarray, at: int, last: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def c4_line(codes, first, last, kinds, phrases, line):  # type: ignore[no-untyped-def]
+def c4_line(codes, first, last, kinds, phrases, line, every_script=False):  # type: ignore[no-untyped-def]
     """Ask C4's rules about one line, without the whitespace around it: (its length, what was found).
 
-    Writes the line without citation marks to `line`. Found: bits of DROP, LOREM and CURLY; the last two are about the
-    page, and of lines that no rule before them drops.
+    Writes the line without citation marks to `line`. every_script: 。！？ and what else ends a sentence in any script
+    counts, and a letter of a script without spaces is a word; else as C4 has it, for English. Found: bits of DROP,
+    LOREM and CURLY; the last two are about the page, and of lines that no rule before them drops.
     """
     words, width, longest = 0, 0, 0
     for i in range(first, last):
         if kinds[codes[i]] & SPACE:
             width = 0
         else:
-            words += width == 0
+            words += width == 0 or (every_script and kinds[codes[i]] & SINGLE != 0)
             width += 1
             longest = max(longest, width)
     if longest > _LONGEST_WORD:
@@ -286,7 +289,10 @@ def c4_line(codes, first, last, kinds, phrases, line):  # type: ignore[no-untype
         return size, DROP
     end = line[size - 1]
     dots = size >= 3 and end == _DOT and line[size - 2] == _DOT and line[size - 3] == _DOT
-    if dots or not (end == _DOT or end == 0x3F or end == 0x21 or end == 0x22 or end == 0x27):  # ? ! " '
+    closed = end == _DOT or end == 0x3F or end == 0x21 or end == 0x22 or end == 0x27  # ? ! " '
+    if every_script:
+        closed |= kinds[end] & TERMINAL != 0 or (kinds[end] & QUOTE != 0 and end >= 0x80)
+    if dots or not closed:
         return size, DROP
     return size, _c4_phrases(line, size, phrases)
 

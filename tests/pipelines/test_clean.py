@@ -295,3 +295,44 @@ def test_another_key_for_digests_is_a_whole_run(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("GRISTMILL_PII_KEY", key)
         texts += run(tmp_path / "d", source, options=["--set", "pii.mode=hash"]).table("documents")["text"].to_pylist()
     assert "[EMAIL:" in texts[0] and texts[0] != texts[1]
+
+
+def test_decisions_on_shards_of_many_batches_are_those_of_a_whole_run(tmp_path: Path) -> None:
+    # documents/ and signals/ are cut into batches of other numbers of rows
+    texts = [ENGLISH * (20 + i % 7) + str(i) if i % 3 else f"tiny {i}" for i in range(3000)]
+    path = tmp_path / "big.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)), encoding="utf-8")
+    argv = ["--input", str(path), "--source", "s", "--id-field", "id", "--output", str(tmp_path / "big"), *ONE]
+    assert ingest.main(argv) == 0
+    measure = ["--set", "measure=[gopher, repetition, fineweb]"]
+    first = run(tmp_path / "d", tmp_path / "big", options=measure)
+    batches = [first.open_shard(t, first.keys(t)[0]).num_record_batches for t in ("documents", "signals")]
+    assert batches[0] > 1 and batches[0] != batches[1]
+    limits = [*measure, "--set", "filters.max_chars=6000", "--materialize"]
+    whole, again = (run(tmp_path / name, tmp_path / "big", options=limits) for name in ("e", "d"))
+    assert again.sha256s == whole.sha256s and again.books["s"].removed["max_chars"] > 0
+
+
+def test_other_languages_to_keep_decide_anew_on_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ingested(tmp_path, [ENGLISH, CHINESE * 2])
+    measure = ["--set", "measure=[language]", "--set", "profile=[none]"]
+    run(tmp_path / "d", source, options=[*measure, "--set", "language.keep=[en]"])
+    monkeypatch.setattr(clean, "clean_batch", None)
+    kept = run(tmp_path / "d", source, options=[*measure, "--set", "language.keep=[zh]"])
+    assert kept.table("ledger")["locator"].to_pylist() == ["0"]
+
+
+def test_a_damaged_earlier_output_is_replaced_by_a_whole_run(tmp_path: Path) -> None:
+    source = ingested(tmp_path, [ENGLISH + str(i) for i in range(5)])
+    first = run(tmp_path / "d", source)
+    shard = tmp_path / "d" / first.of("signals")[0].path
+    shard.write_bytes(shard.read_bytes()[:-5] + b"12345")
+    assert run(tmp_path / "d", source).sha256s == first.sha256s
+
+
+def test_character_references_are_replaced_before_the_repair() -> None:
+    config = CleanConfig(edits=("html_entities",), profile=("none",))
+    documents, _, _ = clean_batch(batch("caf&Atilde;&copy;&nbsp;&nbsp;noir&#8203; " + ENGLISH), config)
+    assert documents.column("text")[0].as_py().startswith("café noir The quick")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import decontaminate, ingest
+from pipelines import decontaminate, dedupe, ingest, shard
 from pipelines.core.dataset import Dataset
 from pipelines.decontaminate import cut
 from schemas.manifest import Books
@@ -121,6 +121,7 @@ def test_fields_of_a_record_are_one_item(tmp_path: Path, corpus: Path) -> None:
     [
         ('{"text": 5}\n', [], "eval.jsonl@0: text_not_a_string"),
         ('{"question": "x"}\n', [], "field 'text' is absent or null; mend the evaluation set"),
+        ("", [], "eval.jsonl holds no record"),
         ('{"text": "x"}\n', ["--set", "n=0"], "at least 1"),
         ('{"text": "x"}\n', ["--set", "mode=lines"], "'documents' or 'spans'"),
     ],
@@ -138,3 +139,20 @@ def test_cut_joins_what_is_left_with_a_space() -> None:
     assert cut("one two three", [(4, 7)]) == ("one three", 3 / 13)
     assert cut("天地玄黄", [(0, 6)]) == ("玄黄", 0.5)
     assert cut("all", [(0, 3)]) == ("", 1.0)
+    assert cut("one\n\ntwo\nthree x", [(5, 8)])[0] == "one\n\n\nthree x"
+    assert cut("ab cd ef", [(0, 2), (3, 5)])[0] == "ef"
+
+
+def test_shard_applies_the_decisions_of_dedupe_and_decontaminate_together(
+    corpus: Path, evaluation: list[str], tmp_path: Path
+) -> None:
+    run(corpus, evaluation, tmp_path / "decontaminate")
+    argv = ["--input", str(corpus), "--output", str(tmp_path / "dedupe"), *ONE, "--set", "threshold=0.01"]
+    assert dedupe.main([*argv, "--set", "minhash.bands=112", "--set", "minhash.rows=1"]) == 0
+    both = [str(tmp_path / name) for name in ("dedupe", "decontaminate")]
+    removed = {row["locator"] for path in both for row in Dataset.open(path).table("ledger").to_pylist()}
+    argv = ["--input", str(corpus), "--decisions", *both, "--output", str(tmp_path / "shards"), *ONE]
+    assert shard.main([*argv, "--set", "splits={train: 1.0}"]) == 0
+    kept = Dataset.open(str(tmp_path / "shards"))
+    assert {"1", "2"} < removed and set(kept.table("train")["locator"].to_pylist()) == {"0", "1", "2", "3"} - removed
+    assert sum(kept.books["s"].removed.values()) == len(removed)  # a record that both remove counts once

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import clean, ingest, rules
 from pipelines.core.dataset import Dataset
+from schemas.base import SchemaError
 
 ONE = ["--workers", "1"]
 GOOD = "The committee met on Tuesday to discuss the new proposal, and most of its members were in favour of it. "
@@ -65,3 +66,15 @@ def test_a_signal_that_was_not_measured_is_a_clear_error(cleaned: Path, capsys: 
 
 def test_without_rules_everything_is_kept(cleaned: Path) -> None:
     assert run(cleaned, "profile=[none]")[-1] == "7 of 7 documents are kept (100.00%)"
+
+
+def test_languages_to_keep_and_ceilings_count(tmp_path: Path, cleaned: Path) -> None:
+    output = tmp_path / "measured"
+    inputs = [str(cleaned.parent / source) for source in ("en", "zh")]
+    argv = ["--input", *inputs, "--output", str(output), "--set", "measure=language", "--set", "profile=none", *ONE]
+    assert clean.main(argv) == 0
+    told = run(output, "profile=none", "language.keep=zh", "ceilings={'*': 0.5}")
+    assert told[2].split()[:2] == ["min_language_fit", "1e-09"] and told[2].split()[3] == "4"
+    assert "a ceiling would be passed: source 'en': 4 of 4 records" in told[-1]
+    with pytest.raises(SchemaError, match=r"min_language_fit.*not measured in .*clean"):
+        run(cleaned, "language.keep=zh")

@@ -68,7 +68,7 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
         "dedupe link": lambda p: build_link(p, nodes, whole, None, scratch, dedupe_config),
         "dedupe stars": lambda p: build_pass(p, ["edges/0.arrow"], "large", 2, range(2), scratch, "stars/000-large"),
         "dedupe verify": lambda p: build_verify(p, nodes, target, scratch, dedupe_config, spans),
-        "shard": lambda p: shard.build(p, cleaned, decided, OUT, ShardConfig()),
+        "shard": lambda p: shard.build(p, cleaned, [decided], OUT, ShardConfig()),
         "tokenizer count": tasks(tokenizer.count_shard, (sharded, learn)),
         "tokenizer sample": tasks(tokenizer.sample_shard, (sharded, scratch, {"train": {"lib": 1}}, learn)),
         "tokenizer train": tasks(tokenizer.train_model, (scratch, OUT, learn)),

@@ -153,7 +153,7 @@ def tasks(root: Path, corpus: Path, output: str) -> dict[str, Any]:
     planned = [
         element
         for i, name in enumerate(cleaned.keys())
-        for element in shard.plan_shard((i, name), cleaned, decided, counts, ShardConfig())
+        for element in shard.plan_shard((i, name), cleaned, [decided], counts, ShardConfig())
     ]
     rows = [batch for name, (report, batch) in planned if name == "train/00000" and not report]
     nodes = Nodes(tuple(shards_to_sign(output, cleaned, "documents", fixed=False)))

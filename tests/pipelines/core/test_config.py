@@ -62,7 +62,7 @@ def test_settings_reach_nested_keys_without_a_file() -> None:
         ("dedupe: {inner: {bands: 2.5}}", r"inner\.bands: .*integer"),
         ("dedupe: {inner: {bands: 0}}", "bands is at least 1"),
         ("dedupe: {inner: 3}", "inner: "),
-        ("dedupe: {names: wiki}", "names: "),
+        ("dedupe: {names: 5}", "names: "),
         ("dedupe: {title: 5}", "title: .*string"),
         ("dedupe: {title: 2020-01-01}", "write it in quotes"),
         ("dedupe: [1]", "section 'dedupe' must be a mapping"),
@@ -125,3 +125,10 @@ def test_help_lists_every_key_with_its_default() -> None:
     assert known_keys(Outer) == keys
     assert [line.split(" = ")[0].strip() for line in describe(Outer)] == keys
     assert "  inner.bands = 14" in describe(Outer)
+
+
+def test_a_single_word_is_a_list_of_one_where_words_are_asked_for() -> None:
+    from pipelines.text.prepare import CleanConfig
+
+    config = load(CleanConfig, "clean", None, ["profile=gopher", "language.keep=zh", "edits=c4_lines"])
+    assert (config.profile, config.language.keep, config.edits) == (("gopher",), ("zh",), ("c4_lines",))
