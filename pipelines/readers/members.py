@@ -28,13 +28,19 @@ from pipelines.readers.decompress import (
 # and a zstd block 128 KiB; deflate has no bound, but bytes that are none end it within some tens of kB.
 LOOK_BACK = 4 * MIB
 PREFIX = 256  # bytes of a member that must show that records begin there
+# Compressed bytes in which PREFIX bytes come out, or the first block does: a decoder gives nothing of a zstd block
+# (128 KiB and its headers, RFC 8878) or a bzip2 block (900 kB, which may grow by 1 %) before its end. Of gzip, a
+# dynamic block's codes and 256 literals of 15 bits; the name and the comment before them have no bound.
+_FIRST_BLOCK = {"gzip": 4 << 10, "zstd": 132 << 10, "bzip2": 1 << 20}
 _SEARCH = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
     "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
 }
 _MAGIC_BYTES = 16
-_TAKE = 64 << 10  # given to a decoder at one time: what it leaves is copied
+# Given to a decoder at one time, twice as much with every piece: what it leaves is copied, and what it was given is
+# what a damaged member has cost.
+_FIRST_TAKE, _TAKE = 1 << 10, 64 << 10
 # zstd-compressed WARC files of the IIPC's specification begin with a skippable frame of this number: a dictionary.
 _ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -172,7 +178,8 @@ class _Members:
         if sniff(source.peek(_MAGIC_BYTES)) != self._codec:
             raise CorruptFile("unreadable_file", f"no {self._codec} member begins at byte {start}")
         decoder: Decoder = self._new()
-        data, out_bytes = source.take(), 0
+        size, out_bytes = _FIRST_TAKE, 0
+        data = source.take(size)
         while True:
             try:
                 out = decoder.decompress(data, OUT_BYTES)
@@ -190,33 +197,43 @@ class _Members:
             data = b""
             if decoder.needs_input:
                 source.keep_from(source.at - LOOK_BACK)
-                data = source.take()
+                size = min(2 * size, _TAKE)
+                data = source.take(size)
                 if not data:
                     raise CorruptFile("truncated_file", f"the {self._codec} member at byte {start} has no end")
 
     def _resume(self, offset: int) -> bool:
         """Step to the next member at or after `offset`, as far as it is kept, which holds what records begin with."""
         source, pattern = self._source, _SEARCH.get(self._codec)
-        self._searched += max(0, source.at - offset)
+        ahead = source.at
         source.back_to(offset)
+        self._searched += max(0, ahead - source.at)
         while pattern is not None and source.find(pattern):
             at = source.at
-            self._searched += 8 * PREFIX  # about what a decoder costs
             if self._searched > 64 * MIB + 8 * source.read:
                 return False
-            if self._credible(self._prefix()):
-                source.back_to(at)
+            credible = self._credible(self._prefix())
+            self._searched += source.at - at
+            source.back_to(at)
+            if credible:
                 return True
+            self._searched += 8 * PREFIX  # about what a decoder costs
             source.back_to(at + 1)
+            source.keep_from(at + 1)
         return False
 
     def _prefix(self) -> bytes:
-        decoder, prefix = self._new(), b""
-        data = self._source.peek(4 * PREFIX)
+        """Read the first bytes of the member that begins here; the source stands behind what the decoder was given."""
+        source, decoder, prefix = self._source, self._new(), b""
+        size, last = PREFIX, source.at + _FIRST_BLOCK[self._codec]
+        data = source.take(size)
         try:
             while len(prefix) < PREFIX and not decoder.eof and (data or not decoder.needs_input):
                 prefix += decoder.decompress(data, PREFIX - len(prefix))
                 data = b""
+                if decoder.needs_input and len(prefix) < PREFIX and not decoder.eof:
+                    data = source.take(min(size, last - source.at))
+                    size = min(2 * size, _TAKE)
         except ERRORS:
             pass
         return prefix

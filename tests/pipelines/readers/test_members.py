@@ -54,6 +54,25 @@ def test_a_member_behind_damage_is_taken_only_where_records_begin(suffix: str) -
     assert damages(pack(b"REC0" * 9)[:-5], f"x.{suffix}") == [("truncated_file", True)]
 
 
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_member_whose_first_block_is_long_is_found_behind_damage(suffix: str) -> None:
+    bodies = [b"REC%d" % i + random.Random(i).randbytes(120_000).hex().encode() for i in range(4)]
+    packed = [PACK[suffix](body) for body in bodies]
+    assert min(map(len, packed)) > 100_000
+    packed[1] = packed[1][: len(packed[1]) // 2]
+    raw = b"".join(packed)
+    assert [piece for piece in pieces(raw, f"x.{suffix}") if len(piece) > 150_000][-2:] == bodies[2:]
+    assert damages(raw, f"x.{suffix}") == [("damaged_member", False)]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_any_number_of_small_damaged_members_is_passed(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "MIB", 1 << 10)  # so that some hundred members use up what is given once
+    member = PACK[suffix](b"REC" + random.Random(0).randbytes(120))
+    raw = (member[:-6] + b"damage" + member) * 400
+    assert pieces(raw, f"x.{suffix}").count(b"REC" + random.Random(0).randbytes(120)) == 400
+
+
 def test_a_file_whose_first_bytes_are_damaged_is_read_by_its_suffix() -> None:
     assert pieces(b"junk" + gzip.compress(b"REC0"), "x.gz") == [b"REC0"]
 
