@@ -83,7 +83,7 @@ def tally(dataset: Dataset, config: CleanConfig, examples: int) -> tuple[list[Ta
 
 
 def lines(found: Sequence[Tally], seen: dict[str, int], config: CleanConfig) -> list[str]:
-    """The report: a line a rule, with its sources where there are several and its examples; a ceiling that is passed."""
+    """The report: a line a rule, its sources where there are several, its examples, and a ceiling that is passed."""
     total = sum(seen.values())
     told = [f"{total:,} documents", f"{'rule':<34}{'limit':>12}{'alone':>10}{'in order':>10}{'share':>8}"]
     for one in found:
