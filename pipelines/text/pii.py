@@ -7,7 +7,6 @@ text. What each kind is, what is left alone, and how well it is found: docs/pers
 
 from __future__ import annotations
 
-import bisect
 import functools
 import hashlib
 import ipaddress
@@ -44,6 +43,9 @@ _NUMBERS: frozenset[Kind] = frozenset(("cn_id", "card", "ipv4", "phone"))
 _MARKS: frozenset[Kind] = frozenset(("secret", "email", "ipv6"))
 _WORDS: frozenset[Kind] = frozenset(("secret", "iban"))
 _DIGEST_BYTES = 8
+_ROUNDS = 8  # what is found may have hidden what stands beside it
+_REACH = 320  # bytes around a window that are read at most
+_PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(kind.upper() for kind in KINDS)})(?::[a-p]{{{2 * _DIGEST_BYTES}}})?\]")
 _HEX_TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # so that no digest is found as a number
 
 
@@ -108,25 +110,63 @@ class Spans(NamedTuple):
 
 
 def find(texts: pa.Array, config: PiiConfig) -> Spans:
-    """Find personal data in a string or large_string array; a null holds none. TypeError for another type."""
-    wanted = frozenset(config.wanted)
+    """Find personal data in a string or large_string array; a null holds none. TypeError for another type.
+
+    What was found is taken out and the text around it read again, until nothing is new or after 8 rounds: a number
+    that stood between others, and so was none, is found when these are.
+    """
     found: list[tuple[int, int, int, int]] = []
-    if wanted and len(texts):
-        data, offsets = utf8(texts)
-        windows = []
-        if wanted & _NUMBERS:
-            windows.append(pii_screen.numbers(data, offsets))
-        if wanted & _MARKS:
-            windows.append(pii_screen.marks(data, offsets))
-        if wanted & _WORDS:
-            windows.append(pii_screen.words(data, offsets, _iban_lengths()))
-        look = _Look(memoryview(data.data), offsets.tolist(), wanted, config)
-        for row, start, end, what in itertools.chain.from_iterable(table.tolist() for table in windows):
-            found += look.window(row, start, end, what)
-        found = _settle(found)
-        found = [(row, start - look.offsets[row], end - look.offsets[row], kind) for row, start, end, kind in found]
-    table = np.array(found, np.int64).reshape(-1, 4)
+    data, offsets = utf8(texts)
+    rows = np.arange(len(texts))
+    near = None
+    for _ in range(_ROUNDS if config.wanted and len(texts) else 0):
+        spans = _round(data, offsets, config, near)
+        if not spans:
+            break
+        first = offsets.tolist()
+        found += [(int(rows[row]), start - first[row], end - first[row], kind) for row, start, end, kind in spans]
+        data, offsets, hit, near = _without(data, offsets, np.array(spans, np.int64))
+        rows = rows[hit]
+    table = np.array(_settle(found), np.int64).reshape(-1, 4)
     return Spans(table[:, 0], table[:, 1], table[:, 2], table[:, 3].astype(np.uint8))
+
+
+def _round(
+    data: np.ndarray, offsets: np.ndarray, config: PiiConfig, near: np.ndarray | None
+) -> list[tuple[int, int, int, int]]:
+    """Find once: (row, first byte and end in `data`, index of the kind). near: look only around these rows of four."""
+    wanted = frozenset(config.wanted)
+    tables = []
+    if wanted & _NUMBERS:
+        tables.append(pii_screen.numbers(data, offsets))
+    if wanted & _MARKS:
+        tables.append(pii_screen.marks(data, offsets))
+    if wanted & _WORDS:
+        tables.append(pii_screen.words(data, offsets, _iban_lengths()))
+    windows = np.concatenate(tables)
+    if near is not None:
+        apart = 2 * _REACH  # of rows, so that none is near another
+        at = np.searchsorted(near[:, 2] + near[:, 0] * apart, windows[:, 1] + windows[:, 0] * apart - _REACH, "right")
+        starts = np.append(near[:, 1] + near[:, 0] * apart, np.iinfo(np.int64).max)
+        windows = windows[starts[at] < windows[:, 2] + windows[:, 0] * apart + _REACH]
+    look = _Look(memoryview(data.data), offsets.tolist(), wanted, config)
+    return _settle(itertools.chain.from_iterable(look.window(*window) for window in windows.tolist()))
+
+
+def _without(
+    data: np.ndarray, offsets: np.ndarray, spans: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Copy the texts with spans, line feeds in place of these: (data, offsets, rows copied, spans there)."""
+    hit, row = np.unique(spans[:, 0], return_inverse=True)
+    copy = np.concatenate([data[offsets[one] : offsets[one + 1]] for one in hit])
+    ends = np.concatenate([[0], np.cumsum(offsets[hit + 1] - offsets[hit])]).astype(np.int64)
+    moved = spans.copy()
+    moved[:, 0] = row
+    moved[:, 1:3] += (ends[row] - offsets[spans[:, 0]])[:, None]
+    for start, end in moved[:, 1:3].tolist():
+        copy[start:end] = 0x0A
+    copy.flags.writeable = False  # as utf8 gives it, so that the screens are compiled once
+    return copy, ends, hit, moved
 
 
 @functools.cache
@@ -135,7 +175,8 @@ def _iban_lengths() -> np.ndarray:
 
 
 class _View:
-    """The characters around a window: `text` is folded; `at` and `end` are those of the window."""
+    """The characters around a window: `text` is folded, with line feeds for placeholders, which so are neither label
+    nor value; `at` and `end` are those of the window."""
 
     def __init__(
         self, data: memoryview, bounds: tuple[int, int], start: int, end: int, before: int, after: int
@@ -148,6 +189,8 @@ class _View:
         self.first, raw = first, bytes(data[first:last])
         self.raw = raw.decode("utf-8", "surrogateescape")
         self.text = pii_numbers.fold(self.raw)
+        if "[" in self.text:
+            self.text = _PLACEHOLDER.sub(lambda match: "\n" * len(match[0]), self.text)
         self.offsets: list[int] | None = None
         self.at, self.end = start - first, end - first
         if len(self.raw) < len(raw):
@@ -227,17 +270,16 @@ class _Look:
         return pii_words.assignment(view.text, view.at)
 
 
-def _settle(found: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Sort, and of what overlaps keep the earlier kind, then the longer, then the first."""
-    kept: list[tuple[int, int, int, int]] = []
-    taken: list[tuple[int, int]] = []
-    for span in sorted(set(found), key=lambda span: (span[3], span[1] - span[2], span[1])):
-        at = bisect.bisect_left(taken, (span[1], span[2]))
-        if (at and taken[at - 1][1] > span[1]) or (at < len(taken) and taken[at][0] < span[2]):
-            continue
-        taken.insert(at, (span[1], span[2]))
-        kept.append(span)
-    return sorted(kept)
+def _settle(found: Iterable[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Sort, and join what overlaps, so that nothing of either stays; the kind is the first of theirs in KINDS."""
+    joined: list[tuple[int, int, int, int]] = []
+    for span in sorted(found):
+        if joined and joined[-1][0] == span[0] and span[1] < joined[-1][2]:
+            row, start, end, kind = joined[-1]
+            joined[-1] = row, start, max(end, span[2]), min(kind, span[3])
+        else:
+            joined.append(span)
+    return joined
 
 
 def counts(spans: Spans, rows: int) -> dict[str, np.ndarray]:
@@ -319,7 +361,10 @@ def normalise(kind: Kind, value: str) -> str:
     if kind == "email":
         return value.lower()
     if kind in ("ipv4", "ipv6"):
-        return ipaddress.ip_address(value).compressed
+        try:
+            return ipaddress.ip_address(value).compressed
+        except ValueError:  # joined with what overlapped it
+            return value
     if kind == "phone":
         digits = re.sub(r"\D", "", re.split(r"(?i)\D{0,3}(?:x|ext|转|轉)", value)[0].replace("(0)", ""))
         digits = digits.removeprefix("00") if value.startswith(("00", "(00")) else digits

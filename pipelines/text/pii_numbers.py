@@ -35,7 +35,8 @@ def label(words: str, chinese: str, ends: str, gap: int = 4) -> re.Pattern[str]:
     words: expressions with blanks between them, whole words in any case. chinese: the same without borders of words.
     """
     either = rf"(?:(?<![A-Za-z0-9])(?:{'|'.join(words.split())})|{'|'.join(chinese.split())})"
-    return re.compile(rf"{either}[^\w\n]{{0,3}}(?:{'|'.join(ends.split())})?[^\w\n]{{0,{gap}}}$", re.IGNORECASE)
+    sign = r"(?:[^\w\n]|_)"
+    return re.compile(rf"{either}{sign}{{0,3}}(?:{'|'.join(ends.split())})?{sign}{{0,{gap}}}$", re.IGNORECASE)
 
 
 _PHONE_LABEL = label(
@@ -63,7 +64,7 @@ _UNIT = re.compile(
     r" ?(?:[元人万萬亿億个個次名米吨噸%°′″‰$€£¥]|公里|美元|people|million|billion|km|kg|m[²³]|USD|EUR|bytes?\b)"
 )
 _LABEL_REACH = 32
-_LABEL_END = re.compile(r"[^\W\d_][^\w\n]{0,7}$")  # all labels end in a letter
+_LABEL_END = re.compile(r"[^\W\d_](?:[^\w\n]|_){0,7}$")  # all labels end in a letter
 
 
 def _is_after(label: re.Pattern[str], before: str) -> bool:
@@ -71,11 +72,24 @@ def _is_after(label: re.Pattern[str], before: str) -> bool:
     return _LABEL_END.search(before, max(0, len(before) - 8)) is not None and label.search(before) is not None
 
 
-def _is_glued_left(text: str, at: int) -> bool:
+_EMPHASIS_BEFORE = _compile(r"(?<!\w)_{1,3}$")
+_EMPHASIS_AFTER = _compile(r"_{1,3}(?!\w)")
+_BORDERS = "_=&:/-@,"  # of an identity number, whose date and check character say enough
+_LONG_BEFORE = _compile(r"(?<![\w.])\d{11,19}[Xx]?[-:=&_]$")  # a value of its own, not a part of what follows
+_LONG_AFTER = _compile(r"[-:=&_]\d{11,19}[Xx]?(?![\w.])")
+
+
+def _is_glued_left(text: str, at: int, borders: str = "") -> bool:
     """Say whether a number that begins here is a part of something longer: a word, a path, a decimal, a range."""
     if at == 0:
         return False
     char = text[at - 1]
+    if char in borders:
+        return False
+    if char in "-:=&_" and (
+        _EMPHASIS_BEFORE.search(text[max(0, at - 5) : at]) or _LONG_BEFORE.search(text[max(0, at - 24) : at])
+    ):
+        return False
     if char.isascii() and (char.isalnum() or char in "_+$€£¥#\\"):
         return True
     if char in "€£¥":
@@ -89,11 +103,13 @@ def _is_glued_left(text: str, at: int) -> bool:
     return char in "-.=%&@"
 
 
-def _is_glued_right(text: str, at: int) -> bool:
+def _is_glued_right(text: str, at: int, borders: str = "") -> bool:
     """Say whether a number that ends here goes on."""
     if at >= len(text):
         return False
     char, after = text[at], text[at + 1 : at + 2]
+    if char in borders or (char in "-:=&_" and (_EMPHASIS_AFTER.match(text, at) or _LONG_AFTER.match(text, at))):
+        return False
     if char.isascii() and (char.isalnum() or char in "_%@\\"):
         return True
     if char == ",":
@@ -151,6 +167,7 @@ _ISSUERS = (
     ("60", "60", (16,)),  # RuPay
     ("81", "81", (16,)),
 )
+_EXPIRY = _compile(r"[:/](?:0[1-9]|1[0-2])[:/-]?(?:20)?\d\d(?!\d)")
 _USUAL_LENGTHS = (15, 16, 19)  # others in one run of digits are more often something else
 
 
@@ -182,8 +199,8 @@ def identities(text: str, first: int, last: int) -> Iterator[Found]:
         if (
             match
             and is_identity(re.sub(r"[ -]", "", match[0]))
-            and not _is_glued_left(text, at)
-            and not _is_glued_right(text, match.end())
+            and not _is_glued_left(text, at, _BORDERS)
+            and not _is_glued_right(text, match.end(), _BORDERS)
         ):
             yield at, match.end(), "cn_id"
 
@@ -193,13 +210,18 @@ def cards(text: str, first: int, last: int) -> Iterator[Found]:
     for start in _FOUR.finditer(text, first, last):
         at = start.start()
         match = _CARD.match(text, at)
-        if not match or _is_glued_left(text, at) or _is_glued_right(text, match.end()):
+        if not match:
+            continue
+        before = _before(text, at)
+        labelled = _is_after(_CARD_LABEL, before)
+        if _is_glued_left(text, at, "=_" if labelled else ""):
+            continue
+        if _is_glued_right(text, match.end()) and not _EXPIRY.match(text, match.end()):
             continue
         digits = re.sub(r"[ -]", "", match[0])
         if not is_card(digits) or _UNIT.match(text, match.end()):
             continue
-        before = _before(text, at)
-        if not _is_after(_CARD_LABEL, before):
+        if not labelled:
             # a row of a table; a number of something else; one run of digits of a length that other numbers have
             if (
                 re.search(r"\d{4}[ -]$", before)
