@@ -62,10 +62,14 @@ class Feed:
         self.position += 1
         self.damage = None
 
-    def starts(self, begin: int, end: int) -> list[int]:
-        """Where members begin in data[begin:end], as far as it is read."""
-        first, last = self.position + begin, self.position + end
-        return [start - self.position for start in self._starts if first <= start < last]
+    def starts(self, begin: int, end: int) -> Iterator[int]:
+        """Yield where members begin in data[begin:end], as far as it is read; to be used before `fill` or `drop`."""
+        for start in self._starts:
+            at = start - self.position
+            if at >= end:
+                return
+            if at >= begin:
+                yield at
 
     def at_end(self, offset: int) -> bool:
         """Whether the file, not only what can be read of it, ends at data[offset]."""

@@ -111,6 +111,10 @@ class _Framing:
         """Parse what stands before the content, or say what is wrong with it; '' where no record begins here."""
         raise NotImplementedError
 
+    def torn(self, feed: Feed) -> int:
+        """Where the next record may begin, behind a head that is damaged."""
+        return 1
+
     def ends(self, feed: Feed, begin: int, offset: int) -> int | None:
         """Where the record of the content data[begin:offset] is over; None where its end does not stand there."""
         raise NotImplementedError
@@ -120,7 +124,7 @@ class _Framing:
         position = feed.position
         head = self.head(feed)
         if isinstance(head, str):
-            feed.seek(self.search, 1)
+            feed.seek(self.search, self.torn(feed) if head else 1)
             lost = feed.position - position
             if not feed.data and feed.damage is not None:
                 return _pass_damage(feed, position)
@@ -141,8 +145,10 @@ class _Framing:
     def _content(self, feed: Feed, head: _Head, verify: bool) -> Record | Reject:
         position, end = feed.position, head.size + head.length
         complete = feed.fill(end)
-        if inner := [at for at in feed.starts(1, end) if self._begins(feed, at)]:
-            feed.drop(inner[0])
+        feed.fill(end + _LOOK)  # the first lines of all members that begin before its end
+        inner = next((at for at in feed.starts(1, end) if self.start.match(feed.data, at)), None)
+        if inner is not None:
+            feed.drop(inner)
             return Reject(position, "wrong_length", f"the header says {head.length} bytes, the next record is nearer")
         if not complete:
             return self._incomplete(feed, head)
@@ -150,7 +156,7 @@ class _Framing:
         if after is None:
             feed.seek(self.search, head.size)
             return Reject(position, "wrong_length", f"the header says {head.length} bytes, no record ends there")
-        if not feed.fill(after + 1) and feed.damage is not None and not feed.starts(1, after + 1):
+        if not feed.fill(after + 1) and feed.damage is not None and next(feed.starts(1, after + 1), None) is None:
             return _pass_damage(feed, position)  # its member fails only behind it, by its checksum
         block = bytes(memoryview(feed.data)[head.size : end])
         feed.drop(after)
@@ -198,17 +204,24 @@ class _Warc(_Framing):
             return "its header has no Content-Length that is a number"
         return _Head(fields, end.end(), int(length))
 
+    def torn(self, feed: Feed) -> int:
+        # Of the records that begin before the header's end, all but the last have lost the ends of their own: they
+        # are one stretch with it. One by one each would be a row, and its header read to that same end again.
+        end = _HEADER_END.search(feed.data, 0, HEADER_BYTES)
+        starts = self.search.finditer(feed.data, 1, end.start() if end else HEADER_BYTES)
+        return max((found.start() for found in starts), default=1)
+
     def ends(self, feed: Feed, begin: int, offset: int) -> int | None:
         feed.fill(offset + _LOOK)
-        marks = [at for at in feed.starts(offset, offset + len(_END))]
-        rest = bytes(feed.data[offset : marks[0] if marks else offset + _LOOK])
+        mark = next(feed.starts(offset, offset + len(_END)), None)
+        rest = bytes(feed.data[offset : offset + _LOOK if mark is None else mark])
         if rest.startswith(_END):
             return offset + len(_END)
         if rest.startswith(b"\n\n") and (len(rest) == 2 or self.start.match(rest, 2)):
             return offset + 2
         # A file may be cut inside the end of its last record. But a content that closes a line has more probably
         # taken in the end itself.
-        over = _END.startswith(rest) and (bool(marks) or feed.at_end(offset + len(rest)))
+        over = _END.startswith(rest) and (mark is not None or feed.at_end(offset + len(rest)))
         return offset + len(rest) if over and not feed.data[begin:offset].endswith(b"\n") else None
 
 

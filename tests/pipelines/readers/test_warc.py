@@ -8,6 +8,7 @@ import io
 import json
 import random
 import sys
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -180,6 +181,24 @@ def test_headers_that_cannot_be_parsed_are_one_row_each(tmp_path: Path) -> None:
         items = read(tmp_path / f"x{suffix}", PACK[suffix]([*parts, *records(5)]))
         assert texts(items) == [*TEXTS[:3], TEXTS[5]]
         assert reasons(items) == ["invalid_header"] * 3
+
+
+@pytest.mark.parametrize("line", [b"WARC/1.0\nA-bcd: x\n", b"x: WARC/1.0\nA-bcd: x\n"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_headers_without_ends_are_read_once_and_few_rows(tmp_path: Path, line: bytes, end: bytes) -> None:
+    begin = time.perf_counter()
+    good = html_record(0, TEXTS[0])
+    items = read(tmp_path / "x.warc", b"WARC/1.0\n" + line * 6000 + end + good)
+    assert texts(items) == TEXTS[:1] and len(reasons(items)) <= 5  # for every 64 KiB one, and the last
+    assert time.perf_counter() - begin < 2
+
+
+def test_lengths_that_reach_over_many_members_take_linear_time(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    lying = members(warc("response", b"abc", length=60_000_000))
+    items = read(tmp_path / "x.warc.gz", lying * 6000 + members(html_record(0, TEXTS[0])))
+    assert texts(items) == TEXTS[:1] and Counter(reasons(items)) == {"wrong_length": 6000}
+    assert time.perf_counter() - begin < 4
 
 
 def test_sound_records_that_are_no_documents_are_removed_with_a_reason(tmp_path: Path) -> None:
