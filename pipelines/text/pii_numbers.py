@@ -224,7 +224,7 @@ def cards(text: str, first: int, last: int) -> Iterator[Found]:
         if not labelled:
             # a row of a table; a number of something else; one run of digits of a length that other numbers have
             if (
-                re.search(r"\d{4}[ -]$", before)
+                re.search(r"(?<!\d)\d{4}[ -]$", before)
                 or _IBAN_BEFORE.search(before)
                 or re.match(r"[ -]\d{4}(?!\d)", text[match.end() : match.end() + 6])
             ):
@@ -388,7 +388,7 @@ def phones(text: str, first: int, last: int, regions: tuple[str, ...]) -> Iterat
         if begin > done and text[begin - 1] == "(":
             begin -= 1
         if _is_glued_left(text, begin) and not (
-            text[begin - 1] == "=" and _is_after(_PHONE_LABEL, _before(text, begin))
+            text[begin - 1] in "=_" and _is_after(_PHONE_LABEL, _before(text, begin))
         ):
             continue
         end = -1

@@ -166,10 +166,36 @@ def test_national_numbers_are_those_of_the_regions_asked_for() -> None:
         ("0x10Gb = 17179869184", []),
         ("password: hunter2, password: required, password=$PW", ["hunter2"]),
         ("[SECRET:abcdefghijklmnop] [PHONE] [EMAIL:abcdefghijklmnop]", []),
+        ("[PHONE]: 1234567, [CARD] 4111111111111, tel: 1234567", ["1234567"]),  # a placeholder is no label
+        ("://[CARD:mnmbbggbjcdgjegm][[CARD:mnmbbggbjcdgjegm]((a.b@example.com", ["a.b@example.com"]),
+        ("4111111111111111:12/27:123", ["4111111111111111"]),
+        ("?card=4111111111111111&x=1, x=4111111111111111", ["4111111111111111"]),
+        ("id=11010519491231002X&x, 0.110105194912310021", ["11010519491231002X"]),
+        ("_13812345678_ but a_13812345678_b, phone_13812345678", ["13812345678", "13812345678"]),
+        ("13812345678-13912345678, 1-13812345678", ["13812345678", "13912345678"]),
+        # what was found hid what stands beside it
+        ("13812345678:john@example.com", ["13812345678", "john@example.com"]),
+        ("11010519491231002X-13812345678", ["11010519491231002X", "13812345678"]),
+        ("DE89370400440532013000:11010519491231002X号", ["DE89370400440532013000", "11010519491231002X"]),
+        ("mobile:13812345678:4111111111111111", ["13812345678", "4111111111111111"]),
+        ("4111111111111111 4111111111111111 4111111111111111", ["4111111111111111"] * 3),
     ],
 )
 def test_what_people_try_first(text: str, expected: list[str]) -> None:
     assert [value for _, value in values(text)] == expected
+
+
+def test_of_what_overlaps_nothing_stays() -> None:
+    assert values("]ser＠example．comaa.b@example.com]") == [
+        ("email", "ser＠example．comaa"),
+        ("email", "b@example.com"),
+    ]
+    assert pii._settle([(0, 9, 12, 7), (0, 1, 4, 1), (0, 3, 10, 2), (1, 2, 5, 3), (0, 12, 13, 5)]) == [
+        (0, 1, 12, 1),
+        (0, 12, 13, 5),
+        (1, 2, 5, 3),
+    ]
+    assert pii.normalise("ipv4", "81.2.69.142:x") == "81.2.69.142:x"  # joined with something: no address any more
 
 
 # --- spans --------------------------------------------------------------------------------------------------------
@@ -226,6 +252,35 @@ def test_spans_are_sorted_whole_characters_and_each_text_stands_alone(texts: lis
         assert found([text])[0] == spans
 
 
+BESIDE = (
+    *PIECES, "13812345678", "4111111111111111", "11010519491231002X", "GB82 WEST 1234 5698 7654 32", "81.2.69.142",
+    "2a00:1450:4001::1", "user＠example．com", "https://u:s3cr3tpw@host.com/", "Authorization: Bearer a1b2c3d4e5f6g7h8",
+    "[EMAIL]", "[PHONE]", "[SECRET", "=", "_", "&", "%", "号", "，电话", "token: ", "card", "AKIAIOSFODNN7EXAMPL3",
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(BESIDE), max_size=10).map("".join), max_size=6))
+@settings(max_examples=200)
+def test_a_second_run_changes_nothing_whatever_stands_beside_a_value(texts: list[str]) -> None:
+    array = pa.array(texts, pa.string())
+    for config in (PiiConfig("redact"), PiiConfig("hash")):
+        redacted = pii.apply(array, pii.find(array, config), config, b"key")
+        again = pii.find(redacted, config)
+        assert [redacted[row].as_py() for row in again.rows.tolist()] == []
+
+
+def test_the_text_is_read_again_eight_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = []
+
+    def one_find(data: np.ndarray, offsets: np.ndarray, *_: object) -> list[tuple[int, int, int, int]]:
+        rounds.append(len(offsets))
+        return [(0, 0, 1, 0)]
+
+    monkeypatch.setattr(pii, "_round", one_find)
+    pii.find(pa.array(["any", "thing"]), REPORT)
+    assert rounds == [3] + [2] * 7  # from the second, only the text that held something
+
+
 # --- modes --------------------------------------------------------------------------------------------------------
 
 TEXT = "Jane <jane@mail.org>, 电话13812345678"
@@ -233,12 +288,13 @@ TEXT = "Jane <jane@mail.org>, 电话13812345678"
 
 def test_each_mode_does_what_it_says() -> None:
     texts = pa.array([TEXT, "nothing"])
-    for mode, expected in (
-        ("redact", "Jane <[EMAIL]>, 电话[PHONE]"),
-        ("report", TEXT),
-        ("drop", TEXT),
-        ("none", TEXT),
-    ):
+    expected_of: dict[pii.Mode, str] = {
+        "redact": "Jane <[EMAIL]>, 电话[PHONE]",
+        "report": TEXT,
+        "drop": TEXT,
+        "none": TEXT,
+    }
+    for mode, expected in expected_of.items():
         config = PiiConfig(mode)
         spans = pii.find(texts, config)
         assert pii.apply(texts, spans, config).to_pylist() == [expected, "nothing"]
