@@ -1,6 +1,7 @@
 """Encodings: what is declared is believed where it holds, and bytes that are no text are told apart."""
 
 import random
+import time
 
 import pytest
 
@@ -68,6 +69,37 @@ def test_utf_16_without_a_mark_is_known_by_its_zeros() -> None:
     text = "<html><p>plain words</p></html>"
     assert found(text.encode("utf-16-le")) == (text, "utf-16-le")
     assert found(text.encode("utf-16-be")) == (text, "utf-16-be")
+
+
+@pytest.mark.parametrize("markup", [True, False])
+def test_utf_16_of_the_header_is_not_believed_against_the_bytes(markup: bool) -> None:
+    for text in ("<p>你好世界，这是一个页面。</p>", "<p>Les élèves étaient déjà là</p>!", "<p>plain</p>"):
+        for declared in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+            assert found(text.encode(), declared, markup) == (text, "utf-8")
+        for name in ("utf-16-le", "utf-16-be"):
+            assert found(text.encode(name), name, markup) == (text, name)
+            assert found(text.encode(name), "utf-16", markup) == (text, name)
+    page = "<p>" + "文字" * 2000 + "</p>"
+    damaged = page.encode()[:3000] + b"\xff\0" + page.encode()[3000:]
+    result = found(damaged, "utf-16", markup)
+    assert result is not None and result[1] == "utf-8" and result[0].count("文字") >= 1999
+    assert found("这是没有标点的中文".encode("utf-16-le"), "utf-16", False) == (
+        "这是没有标点的中文",
+        "utf-16-le",
+    )  # no zero
+    chinese = "<meta charset=gbk>这是网页的内容"
+    assert found(chinese.encode("gbk"), "utf-16") == (chinese, "gb18030")
+
+
+def test_blanks_in_a_declaration_cost_no_time() -> None:
+    begin = time.perf_counter()
+    page = b"<meta " * 80 + b"charset=" + b" " * 3500
+    assert found(page) == (page.decode(), "utf-8")
+    for blanks in (b"<?xml " + b"encoding " * 20 + b" " * 4000, b" " * 4096, b"<meta charset" * 400):
+        assert found(blanks) == (blanks.decode(), "utf-8")
+    assert declared_charset("charset=" + " " * 20_000 + "!") is None
+    assert declared_charset("text/html; charset = ' gbk '") == "gb18030"
+    assert time.perf_counter() - begin < 1
 
 
 def test_no_result_holds_a_lone_surrogate() -> None:
