@@ -80,7 +80,7 @@ def _document(record: Record, kind: str, config: ReadConfig) -> Document:
     fields = record.fields
     if kind == "revisit":
         raise _Refused("revisit", "the record points to an earlier one with the same content")
-    if kind == "continuation" or fields.get("warc-segment-number", "1") != "1":
+    if kind == "continuation" or "warc-segment-number" in fields:
         raise _Refused("segmented_record", "one of several parts of a record", "rejected")
     if kind not in ("response", "resource", "conversion"):
         raise _Refused("unsupported_type", f"a record of type {kind[:40]!r}")

@@ -242,6 +242,12 @@ def test_records_whose_content_is_damaged_are_dead_letters(tmp_path: Path) -> No
     assert {item.action for item in rejects} == {"rejected"} and all(item.raw_hash for item in rejects)
 
 
+@pytest.mark.parametrize("number", ["1", "01", "2", ""])
+def test_no_segment_of_a_record_is_a_document(tmp_path: Path, number: str) -> None:
+    items = read(tmp_path / "x.warc", html_record(1, TEXTS[1], WARC_Segment_Number=number) + html_record(0, TEXTS[0]))
+    assert texts(items) == TEXTS[:1] and reasons(items) == ["segmented_record"]
+
+
 @pytest.mark.parametrize(
     ("charset", "text"),
     [
