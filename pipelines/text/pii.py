@@ -44,6 +44,7 @@ _MARKS: frozenset[Kind] = frozenset(("secret", "email", "ipv6"))
 _WORDS: frozenset[Kind] = frozenset(("secret", "iban"))
 _DIGEST_BYTES = 8
 _ROUNDS = 8  # what is found may have hidden what stands beside it
+_GONE = "\x7f"  # stands for what was found: for the screens no space, as a placeholder is none
 _REACH = 320  # bytes around a window that are read at most
 _PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(kind.upper() for kind in KINDS)})(?::[a-p]{{{2 * _DIGEST_BYTES}}})?\]")
 _HEX_TO_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # so that no digest is found as a number
@@ -156,7 +157,7 @@ def _round(
 def _without(
     data: np.ndarray, offsets: np.ndarray, spans: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Copy the texts with spans, line feeds in place of these: (data, offsets, rows copied, spans there)."""
+    """Copy the texts with spans, _GONE in place of these: (data, offsets, rows copied, spans there)."""
     hit, row = np.unique(spans[:, 0], return_inverse=True)
     copy = np.concatenate([data[offsets[one] : offsets[one + 1]] for one in hit])
     ends = np.concatenate([[0], np.cumsum(offsets[hit + 1] - offsets[hit])]).astype(np.int64)
@@ -164,7 +165,7 @@ def _without(
     moved[:, 0] = row
     moved[:, 1:3] += (ends[row] - offsets[spans[:, 0]])[:, None]
     for start, end in moved[:, 1:3].tolist():
-        copy[start:end] = 0x0A
+        copy[start:end] = ord(_GONE)
     copy.flags.writeable = False  # as utf8 gives it, so that the screens are compiled once
     return copy, ends, hit, moved
 
@@ -188,7 +189,7 @@ class _View:
             last -= 1
         self.first, raw = first, bytes(data[first:last])
         self.raw = raw.decode("utf-8", "surrogateescape")
-        self.text = pii_numbers.fold(self.raw)
+        self.text = pii_numbers.fold(self.raw).replace(_GONE, "\n")
         if "[" in self.text:
             self.text = _PLACEHOLDER.sub(lambda match: "\n" * len(match[0]), self.text)
         self.offsets: list[int] | None = None

@@ -269,6 +269,11 @@ def test_a_second_run_changes_nothing_whatever_stands_beside_a_value(texts: list
         assert [redacted[row].as_py() for row in again.rows.tolist()] == []
 
 
+def test_the_words_of_a_token_are_read_as_far_as_a_second_run_reads_them() -> None:
+    text = "//host.com/)110105 19491231 002X/__ghp_" + "a1B2" * 9  # the blank in the number ends the window of ho…
+    assert [kind for kind, _ in values(text)] == ["cn_id", "secret"]
+
+
 def test_the_text_is_read_again_eight_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = []
 
