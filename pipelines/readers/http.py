@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pipelines.readers.base import ReadConfig
@@ -18,6 +19,8 @@ _STATUS = re.compile(rb"HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?![0-9])[^\r\n]*\r?\n", re
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _FOLDED = re.compile(rb"\r?\n[ \t]+")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,4096})?\r?\n")
+# Given to a decoder at one time, twice as much with every piece: what it leaves to the next member is copied.
+_FIRST_TAKE, _TAKE = 1 << 10, 256 << 10
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
 
 
@@ -129,20 +132,33 @@ def _decode(body: bytes, name: str, config: ReadConfig, cut: bool) -> bytes:
 
 
 def _inflate(body: bytes, wbits: int, limit: int, cut: bool) -> bytes:
-    """All members; at most one byte more than `limit`."""
-    out = b""
+    magic = _GZIP_MAGIC if wbits == 31 else None
+    return _members(body, lambda: zlib.decompressobj(wbits=wbits), magic, limit, cut)
+
+
+def _members(body: bytes, new: Callable[[], Any], magic: bytes | None, limit: int, cut: bool) -> bytes:
+    """Decode the member that begins there and those behind it that begin with `magic`; at most limit + 1 bytes.
+
+    Time is linear in what goes in and comes out, however small the members are.
+    """
+    pieces: list[bytes] = []
+    left, at = limit + 1, 0
     while True:
-        decoder = zlib.decompressobj(wbits=wbits)
-        out += decoder.decompress(body, limit + 1 - len(out))
-        if len(out) > limit:
-            return out
+        decoder, size = new(), _FIRST_TAKE
+        while left and at < len(body) and not decoder.eof:
+            pieces.append(decoder.decompress(body[at : at + size], left))
+            left -= len(pieces[-1])
+            at, size = min(at + size, len(body)), min(2 * size, _TAKE)
+        if not left:
+            break
         if not decoder.eof:
             if cut:
-                return out
+                break
             raise ValueError("it has no end")
-        body = decoder.unused_data
-        if not body.startswith(_GZIP_MAGIC) or wbits != 31:
-            return out
+        at -= len(decoder.unused_data)
+        if magic is None or not body.startswith(magic, at):
+            break
+    return b"".join(pieces)
 
 
 def _deflate(body: bytes, limit: int, cut: bool) -> bytes:
@@ -155,19 +171,7 @@ def _deflate(body: bytes, limit: int, cut: bool) -> bytes:
 
 def _unzstd(body: bytes, config: ReadConfig, cut: bool) -> bytes:
     options: dict[Any, int] = {zstd.DecompressionParameter.window_log_max: config.zstd_window_log}
-    out = b""
-    while True:
-        decoder = zstd.ZstdDecompressor(options=options)
-        out += decoder.decompress(body, config.max_record_bytes + 1 - len(out))
-        if len(out) > config.max_record_bytes:
-            return out
-        if not decoder.eof:
-            if cut:
-                return out
-            raise ValueError("it has no end")
-        body = decoder.unused_data
-        if not body.startswith(_ZSTD_MAGIC):
-            return out
+    return _members(body, lambda: zstd.ZstdDecompressor(options=options), _ZSTD_MAGIC, config.max_record_bytes, cut)
 
 
 def _unbrotli(body: bytes, limit: int, cut: bool) -> bytes:

@@ -296,6 +296,18 @@ def test_bodies_are_decoded_whatever_they_are_sent_in(tmp_path: Path) -> None:
     assert texts(read(tmp_path / "x.warc", warc("response", block, 1))) == [("encoded " * 30).strip()]
 
 
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_a_body_of_many_small_members_takes_linear_time(tmp_path: Path, name: str) -> None:
+    pack = gzip.compress if name == "gzip" else zstd.compress
+    body = page("text ")[:-14] + b"of many members " * 30_000
+    parts = [body[at : at + 16] for at in range(0, len(body), 16)]
+    packed = {part: pack(part) for part in set(parts)}
+    begin = time.perf_counter()
+    items = read(tmp_path / "x.warc", warc("response", http(b"".join(packed[p] for p in parts), content_encoding=name)))
+    assert len(texts(items)[0].split()) == 90_001
+    assert time.perf_counter() - begin < 3
+
+
 def test_bombs_of_every_kind_are_told_and_the_next_record_survives(tmp_path: Path) -> None:
     big = bytes(3 << 20)
     limits = {"max_record_bytes": 1 << 20, "bomb_bytes": 1 << 20, "bomb_ratio": 100}
