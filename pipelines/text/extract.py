@@ -9,17 +9,12 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from pipelines.text.entities import unescape
+from pipelines.text.nesting import flattened
 
 MAX_CHARS = 16 << 20  # Resiliparse takes 25 bytes of memory for one of markup; longer pages only lose their tags
-MAX_DEPTH = 500  # of elements; Chromium stops at 512, and Resiliparse's time grows with the square of it
 LEAST_SHARE = 0.25  # of the visible text that the main text must be, to be believed: benchmarks/extraction.py
 _CHROME = ("nav", "footer", "aside", "button")
 
-_ELEMENT = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]{0,40})\b[^<>]{0,10000}>")
-# Elements without an end, or whose end is implied, so that they nest no deeper than what holds them.
-_VOID = frozenset(
-    "area base br col dd dt embed hr img input li link meta option p param source td th tr track wbr".split()  # noqa: SIM905
-)
 _LANGUAGE = re.compile(
     r"<html\b[^<>]{0,1000}?\slang\s*=\s*[\"']?([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,3})", re.IGNORECASE
 )
@@ -70,29 +65,6 @@ def _extract(tree: HTMLTree, skip: tuple[str, ...], main: bool) -> str:
     return extract_plain_text(
         tree, main_content=main, list_bullets=False, alt_texts=False, comments=not (main or skip), skip_elements=skip
     )
-
-
-def flattened(markup: str) -> str:
-    """Drop the tags that nest more than MAX_DEPTH elements; their content stays, so the text is the same."""
-    if markup.count("<") < MAX_DEPTH:
-        return markup
-    depth = deepest = 0
-    for closing, name in _ELEMENT.findall(markup):
-        if name.lower() not in _VOID:
-            depth = max(0, depth - 1) if closing else depth + 1
-            deepest = max(deepest, depth)
-    if deepest <= MAX_DEPTH:
-        return markup
-    depth = 0
-
-    def keep(found: re.Match[str]) -> str:
-        nonlocal depth
-        if found[2].lower() in _VOID:
-            return found[0]
-        depth = max(0, depth - 1) if found[1] else depth + 1
-        return found[0] if depth + bool(found[1]) <= MAX_DEPTH else " "
-
-    return _ELEMENT.sub(keep, markup)
 
 
 def _deepened(markup: str) -> str:
