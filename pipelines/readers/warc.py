@@ -38,7 +38,8 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     warcinfo, request and metadata records are no documents and not counted. Removed by rule: 'revisit' (the content
     is elsewhere), 'http_status' (other than 200, unless config.http_any_status), 'unsupported_type', 'binary_content'
     (of a record that says it is text), 'no_text'. Rejected, besides what `read_records` reports: 'invalid_http',
-    'unsupported_encoding', 'payload_too_long', 'decompression_bomb', 'invalid_charset', 'segmented_record'.
+    'unsupported_encoding', 'payload_too_long', 'decompression_bomb', 'invalid_charset', 'segmented_record',
+    'unreadable_markup'.
     """
     name = file.path.lower()
     bare = name[: name.rfind(".")] if suffix_codec(name) else name
@@ -116,7 +117,10 @@ def _text_document(
         raise _Refused("invalid_charset", f"{len(body)} bytes in no known encoding", "rejected")
     text, title = decoded.text, None
     if mime in _HTML:
-        page = page_text(text, config.html_main_content)
+        try:
+            page = page_text(text, config.html_main_content)
+        except Exception as error:  # whatever a page does to the extraction costs this record alone
+            raise _Refused("unreadable_markup", f"{type(error).__name__}: {error}"[:160], "rejected") from error
         text, title, language = page.text, page.title, language or page.language
     if not text.strip():
         raise _Refused("no_text", f"content of type {mime!r} without text")

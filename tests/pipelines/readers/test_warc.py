@@ -408,3 +408,12 @@ def test_no_damage_stops_a_file_or_changes_a_record(
     assert sum(found.values()) >= 2
     if raw[:at] + noise + raw[at + cut :] != raw and sum(found.values()) < 5:
         assert reasons(items)
+
+
+def test_a_page_that_the_extraction_fails_on_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(reader, "page_text", fails)
+    (item,) = read(tmp_path / "a.warc", b"".join(records(1)))
+    assert isinstance(item, Reject) and item.reason == "unreadable_markup" and "too deep" in item.detail
