@@ -27,7 +27,7 @@ from pipelines.core.grouping import SHUFFLE
 from pipelines.core.identity import id_bytes
 from pipelines.core.ledger import add as ledger_books
 from pipelines.core.runners import RunOptions
-from pipelines.core.stage import BooksError, Report, StageRun, begin
+from pipelines.core.stage import Report, StageRun, begin, check_ceilings
 from pipelines.core.summary import print_summary
 from pipelines.lsh.components import components
 from pipelines.lsh.config import DedupeConfig
@@ -40,7 +40,6 @@ from pipelines.lsh.stars import Stars
 from pipelines.lsh.verify import SURVIVING, VERDICT_BYTES, Target, build_store, build_verify, build_write
 from pipelines.text.minhash import s_curve
 from schemas.base import SchemaError
-from schemas.manifest import Books
 
 STAGE = "dedupe"
 _NODE_BYTES = 12  # that the driver holds for a document while it finds components: its parent, and a mark
@@ -191,18 +190,6 @@ def check_choices(config: DedupeConfig, sources: Sequence[str], against: bool) -
         raise ConfigError(f"sources names {', '.join(unknown)}; the input holds: {', '.join(sources)}")
 
 
-def check_removed(books: dict[str, Books], ceiling: float) -> None:
-    """Raise BooksError where more than the share `ceiling` of a source was removed."""
-    for source, one in books.items():
-        removed = sum(one.removed.values())
-        if removed and removed / one.records_in > ceiling:
-            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in one.removed.items())
-            raise BooksError(
-                f"source {source!r}: {removed:,} of {one.records_in:,} records would be removed ({reasons}), more than "
-                f"the ceiling of {ceiling:.1%}; look at what they share, raise the threshold, or raise max_removed"
-            )
-
-
 def run(
     inputs: Sequence[str],
     output: str,
@@ -223,7 +210,7 @@ def run(
         if others:
             facts["against"] = sorted(sha256 for other in others for sha256 in other.sha256s)
         books = ledger_books(report.books for report in reports)
-        check_removed(books, config.max_removed)
+        check_ceilings(books, {"*": config.max_removed})
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [], facts=facts)
     removed = sum(sum(one.removed.values()) for one in books.values())
     print_summary(stage, tuple(_notes(facts, config, removed, materialize)))

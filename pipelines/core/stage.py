@@ -256,12 +256,12 @@ def check_ceilings(books: Mapping[str, Books], ceilings: Mapping[str, float]) ->
             if wanted not in (source, "*"):
                 continue
             removed = one.removed.get(reason, 0) if reason else sum(one.removed.values())
-            if removed > ceiling * one.records_in:
+            if removed and removed / one.records_in > ceiling:
                 reasons = ", ".join(f"{name}: {count:,}" for name, count in one.removed.items())
                 raise BooksError(
                     f"source {source!r}: {removed:,} of {one.records_in:,} records would be removed "
-                    f"({f'by {reason}; in all ' if reason else ''}{reasons}), more than the ceiling {key!r} of "
-                    f"{ceiling:.1%}; look at what they share (gristmill rules), change the rule, or raise the ceiling"
+                    f"({f'by {reason}; in all ' if reason else ''}{reasons}), more than the ceiling of "
+                    f"{ceiling:.1%}; look at what they share, change what removes them, or raise the ceiling"
                 )
 
 

@@ -57,7 +57,7 @@ def _whole(record: Document, others: Sequence[str]) -> str:
 class Evaluation:
     """The evaluation sets of a run, in a file under scratch that every worker reads.
 
-    names: of the benchmarks, sorted. digest: of all names and items, hex.
+    names: of the benchmarks, sorted. digest: of all names, items and lengths, hex.
     """
 
     path: str
@@ -82,7 +82,8 @@ def write_evaluation(found: Sequence[tuple[str, str]], scratch: str, n: int, sho
     grams = grams_of(pa.array([item for _, item in found], pa.large_string()), n, shortest)
     raw = io.BytesIO()
     np.savez(raw, benchmarks=benchmarks, **grams._asdict())
-    path = files.join(scratch, "evaluation.npz")
+    settings = [sorted(found), n, shortest]
+    digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
+    path = files.join(scratch, f"evaluation-{digest}.npz")  # workers keep it by name
     write_bytes(path, raw.getvalue())
-    digest = hashlib.blake2b(json.dumps(sorted(found)).encode(), digest_size=16).hexdigest()
     return Evaluation(path, tuple(names), digest)

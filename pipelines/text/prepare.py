@@ -28,7 +28,9 @@ LANGUAGE_DOCS = {
 }
 SCRIPT_DOCS = {f"script_{name}": f"letters of the script {name!r} / letters" for name in SCRIPTS}
 LANGUAGE_FIT = "language_fit"
-DERIVED_DOCS = {LANGUAGE_FIT: "language_confidence where the language is one of language.keep, else 0; not stored"}
+DERIVED_DOCS = {
+    LANGUAGE_FIT: "language_confidence where language.keep has the language (or is empty), else 0; not stored"
+}
 _LEAST_FIT = 1e-9  # with keep and no min_confidence: any confidence above 0
 
 
@@ -101,7 +103,7 @@ class CleanConfig:
             first.append(Rule("min_language_confidence", self.language.min_confidence, "language.min_confidence"))
         first += [Rule(f"max_pii_{kind}", 0, "pii") for kind in self.pii.wanted if self.pii.of(kind) == "drop"]
         first += [Rule("max_bad_words", 0, "C4 (Raffel et al. 2020, section 2.2)")] if self.bad_words else []
-        return (*first, *rules(self.profile, self.filters, known_signals()))
+        return rules(self.profile, self.filters, known_signals(), first)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -139,7 +141,8 @@ class Given:
 
     def digest(self) -> str:
         """What tells one from another and gives neither away: hex."""
-        return hashlib.blake2b(json.dumps(self.bad_words).encode(), digest_size=16, key=self.key[:64]).hexdigest()
+        key = hashlib.sha512(self.key).digest() if self.key else b""  # of any length, all of it
+        return hashlib.blake2b(json.dumps(self.bad_words).encode(), digest_size=16, key=key).hexdigest()
 
 
 def prepare(
@@ -147,8 +150,8 @@ def prepare(
 ) -> tuple[pa.Array, dict[str, np.ndarray | pa.Array]]:
     """Repair, edit and redact texts, and measure them: (texts, signal → float64[n], or a string array for 'language').
 
-    What is found of personal data is counted before it is
-    replaced, all else is measured of what the text is afterwards.
+    What is found of personal data is counted before it is replaced, all else is measured of what the text is
+    afterwards.
     """
     given = given or Given()
     if "html_entities" in config.edits:  # first: what they stand for needs repair as all else does
@@ -173,11 +176,12 @@ def prepare(
 
 def derived(measured: Mapping[str, np.ndarray | pa.Array], config: CleanConfig) -> dict[str, np.ndarray | pa.Array]:
     """Add the signals that are not stored, because the decision's settings are in them, to what `prepare` measured."""
-    if LANGUAGE not in measured or not config.language.keep:
+    if LANGUAGE not in measured:
         return dict(measured)
     code, confidence = measured[LANGUAGE], measured["language_confidence"]
     code = code.to_numpy(zero_copy_only=False) if isinstance(code, pa.Array) else code
-    kept = np.isin(np.asarray(code, object).astype(str), list(config.language.keep))
+    keep = list(config.language.keep)
+    kept = np.isin(np.asarray(code, object).astype(str), keep) if keep else np.ones(len(code), np.bool_)
     return {**measured, LANGUAGE_FIT: np.where(kept, confidence, 0.0)}
 
 

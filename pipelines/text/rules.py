@@ -83,7 +83,7 @@ _GOPHER_REPETITION = (  # in the order of datatrove's gopher_repetition_filter.p
     Rule("max_dup_line_frac", 0.3, _GOPHER),
     Rule("max_dup_line_char_frac", 0.2, _GOPHER),
     *(Rule(f"max_top_{n}_gram", limit, _GOPHER) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))),
-    *(Rule(f"max_dup_{n}_gram", 0.15 - 0.01 * (n - 5), _GOPHER) for n in range(5, 11)),
+    *(Rule(f"max_dup_{n}_gram", (20 - n) / 100, _GOPHER) for n in range(5, 11)),
 )
 _C4_PAGE = (
     Rule("max_c4_lorem_ipsum", 0, _C4),
@@ -129,18 +129,20 @@ PROFILES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def rules(profiles: Sequence[str], limits: Mapping[str, float | None], known: Collection[str]) -> tuple[Rule, ...]:
+def rules(
+    profiles: Sequence[str], limits: Mapping[str, float | None], known: Collection[str], first: Sequence[Rule] = ()
+) -> tuple[Rule, ...]:
     """List the rules of some profiles in order, each once, with the user's own limits in their place or after them.
 
-    limits: rule → threshold, None to switch the rule off. known: the signals that a limit may be about. ValueError for
-    another one, or for an unknown profile.
+    limits: rule → threshold, None to switch the rule off. known: the signals that a limit may be about. first: rules
+    before those of the profiles. ValueError for another signal, or for an unknown profile.
     """
     if unknown := [name for name in profiles if name not in PROFILES]:
         raise ValueError(f"unknown profile {unknown[0]!r}; known: {', '.join(PROFILES)}")
     for name in limits:
         if name[:4] not in ("min_", "max_") or name[4:] not in known:
             raise ValueError(f"unknown rule {name!r}: a rule is min_ or max_ and a signal; signals: {', '.join(known)}")
-    found = {rule.name: rule for profile in profiles for rule in PROFILES[profile]}
+    found = {rule.name: rule for some in (first, *(PROFILES[profile] for profile in profiles)) for rule in some}
     for name, limit in limits.items():
         if limit is None:
             found.pop(name, None)

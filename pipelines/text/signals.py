@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pipelines.text.repetition import table_size
 from pipelines.text.shingles import fmix64
 from pipelines.text.unicode import SCRIPTS, Class, Flag, decode, tables, utf8
 
@@ -75,7 +76,7 @@ def _signals(data: np.ndarray, offsets: np.ndarray, info: np.ndarray, edges: np.
     for row in range(offsets.shape[0] - 1):
         longest = max(longest, _count_lines(data, offsets[row], offsets[row + 1]))
     hashes, lengths = np.empty(longest, np.uint64), np.empty(longest, np.int64)
-    table = np.empty(_table_size(longest), np.uint64)
+    table = np.empty(table_size(longest), np.uint64)
     for row in range(offsets.shape[0] - 1):
         first, last = offsets[row], offsets[row + 1]
         of_text = _measure_characters(data, first, last, info)
@@ -190,7 +191,7 @@ def _measure_lines(
             hashes[lines], lengths[lines] = fmix64(kept), width_kept
             line_chars += width_kept
             lines += 1
-    repeated = _repeated(hashes[:lines], lengths, table[: _table_size(lines)])
+    repeated = _repeated(hashes[:lines], lengths, table[: table_size(lines)])
     return (
         float(lines),
         _per(line_chars, lines),
@@ -207,14 +208,6 @@ def _count_lines(data: np.ndarray, at: int, end: int) -> int:
     for i in range(at, end):
         count += data[i] == _NEWLINE
     return count
-
-
-@numba.njit(nogil=True, cache=True)
-def _table_size(entries: int) -> int:
-    size = 4
-    while size < 2 * entries:
-        size *= 2
-    return size
 
 
 @numba.njit(nogil=True, cache=True)

@@ -18,7 +18,7 @@ from pipelines.core.identity import content_hash, record_id
 from pipelines.core.shards import verify_shard
 from pipelines.text.language import LanguageConfig
 from pipelines.text.pii import PiiConfig
-from pipelines.text.prepare import CleanConfig
+from pipelines.text.prepare import CleanConfig, Given
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER
 from schemas.manifest import Books
@@ -336,3 +336,21 @@ def test_character_references_are_replaced_before_the_repair() -> None:
     config = CleanConfig(edits=("html_entities",), profile=("none",))
     documents, _, _ = clean_batch(batch("caf&Atilde;&copy;&nbsp;&nbsp;noir&#8203; " + ENGLISH), config)
     assert documents.column("text")[0].as_py().startswith("café noir The quick")
+
+
+def test_a_limit_on_the_fit_without_languages_to_keep_is_one_on_the_confidence() -> None:
+    config = CleanConfig(profile=("none",), filters={"min_language_fit": 0.01})
+    _, _, removed = clean_batch(batch(ENGLISH, "5 5 5"), config)
+    assert removed.column("locator").to_pylist() == ["1"]
+
+
+def test_limits_of_ones_own_take_the_place_of_rules_that_settings_bring() -> None:
+    pii = PiiConfig(mode="drop")
+    asked = {rule.name: rule.limit for rule in CleanConfig(pii=pii, filters={"max_pii_email": 2}).rules}
+    assert asked["max_pii_email"] == 2.0 and asked["max_pii_iban"] == 0.0
+    names = [rule.name for rule in CleanConfig(pii=pii, filters={"max_pii_email": None}).rules]
+    assert "max_pii_email" not in names and len(set(names)) == len(names)
+
+
+def test_keys_that_differ_beyond_their_beginning_are_told_apart() -> None:
+    assert Given(b"k" * 64 + b"1").digest() != Given(b"k" * 64 + b"2").digest() != Given().digest()

@@ -156,3 +156,10 @@ def test_shard_applies_the_decisions_of_dedupe_and_decontaminate_together(
     kept = Dataset.open(str(tmp_path / "shards"))
     assert {"1", "2"} < removed and set(kept.table("train")["locator"].to_pylist()) == {"0", "1", "2", "3"} - removed
     assert sum(kept.books["s"].removed.values()) == len(removed)  # a record that both remove counts once
+
+
+def test_another_evaluation_set_in_one_process_and_output_is_not_mistaken_for_the_first(
+    corpus: Path, evaluation: list[str], tmp_path: Path
+) -> None:
+    assert len(run(corpus, evaluation[:1], tmp_path / "out").table("ledger")) == 1
+    assert run(corpus, evaluation[1:], tmp_path / "out").table("ledger")["reason"].to_pylist() == ["overlap_poems"]
