@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -30,14 +30,14 @@ from pipelines.core.shards import BATCH_BYTES, ShardWriter
 from pipelines.core.splits import split_batches, splits
 from pipelines.core.stage import Report, begin
 from pipelines.core.summary import print_summary
-from pipelines.text import packing
+from pipelines.text import packing, pairing
 from pipelines.text.masking import MaskConfig
 from pipelines.text.packing import Segments, Tokens
 from pipelines.text.sentencepiece import Tokenizer, plain_spaces
 from pipelines.text.words import word_starts
 from schemas.base import SchemaError
 from schemas.ledger import LEDGER, REMOVED
-from schemas.packed import packed_record
+from schemas.packed import REAL_NEXT, SECOND, packed_record
 
 STAGE = "pack"
 NO_TOKENS = "no_tokens"
@@ -51,8 +51,9 @@ class PackConfig:
 
     seq_len: slots of a row. seed: of the order of the rows. window_bytes: of text that is packed at a time; larger
     windows fill rows better and need more memory (about 8 times as much). min_fill: where whole documents fill less of
-    the slots than this, some documents are cut to fill gaps; 0 cuts none that fits a row. static_masks: also write
-    masked_input_ids and labels, drawn as `masks` says.
+    the slots than this, some documents are cut to fill gaps; 0 cuts none that fits a row (of no use with pairs).
+    static_masks: also write masked_input_ids and labels, drawn as `masks` says. pairs: cut documents into pairs of
+    pieces for next-sentence prediction, half of them real neighbours: the column next_sentence says which.
     """
 
     seq_len: int = 512
@@ -60,6 +61,7 @@ class PackConfig:
     window_bytes: int = 32 << 20
     min_fill: float = 0.99
     static_masks: bool = False
+    pairs: bool = False
     masks: MaskConfig = field(default_factory=MaskConfig)
 
     def __post_init__(self) -> None:
@@ -79,8 +81,13 @@ def encode(texts: pa.Array, tokenizer: Tokenizer) -> Tokens:
     return Tokens(encoded.ids, word_starts(plain)[at[:-1]], at, encoded.offsets)
 
 
-def pack_window(tokens: Tokens, seed: int, config: PackConfig) -> tuple[Segments, packing.Rows]:
-    """Cut, pack and order the documents of one window."""
+def pack_window(tokens: Tokens, sources: pa.Array, seed: int, config: PackConfig) -> tuple[Segments, packing.Rows]:
+    """Cut, pack and order the documents of one window. sources: by document."""
+    if config.pairs:
+        segments = pairing.pieces(tokens.offsets, tokens.word_start, config.seq_len)
+        codes = sources.dictionary_encode().indices.to_numpy()
+        segments = pairing.exchange_seconds(segments, codes, seed)
+        return segments, packing.arrange(pairing.pack_pairs(segments, config.seq_len), seed)
     segments = packing.cut(tokens.offsets, tokens.word_start, config.seq_len - packing.SPECIALS)
     row_of = packing.pack(segments.lengths + packing.SPECIALS, config.seq_len)
     segments, row_of = packing.top_up(segments, row_of, tokens.word_start, config.seq_len, config.min_fill)
@@ -126,7 +133,7 @@ def pack_shard(task: tuple[int, str, str], job: Job) -> Report:
     """Pack one shard of documents: writes the rows, and to the ledger the documents that have no token."""
     number, split, key = task
     config, tokenizer = job.config, job.model()
-    record = packed_record(config.seq_len, tokenizer.vocab_size, static_masks=config.static_masks)
+    record = packed_record(config.seq_len, tokenizer.vocab_size, static_masks=config.static_masks, pairs=config.pairs)
     facts: Counter[str] = Counter()
     books = []
     with ExitStack() as stack:
@@ -140,7 +147,9 @@ def pack_shard(task: tuple[int, str, str], job: Job) -> Report:
             # Batch by batch: the words of a whole window, as Python strings, would be many times its text.
             tokens = packing.join([encode(batch.column("text"), tokenizer) for batch in batches])
             window = pa.concat_batches(batches)
-            segments, arranged = pack_window(tokens, config.seed + (number << 32) + rows.rows, config)
+            segments, arranged = pack_window(
+                tokens, window.column("source"), config.seed + (number << 32) + rows.rows, config
+            )
             batch = packing.packed_batch(
                 tokens,
                 segments,
@@ -172,7 +181,12 @@ def no_tokens(window: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
 
 def counts(tokens: Tokens, segments: Segments, batch: pa.RecordBatch) -> dict[str, int]:
     """Count what a window became."""
+    codes = segments.next_sentence
+    pairs = (
+        {} if codes is None else {"pairs": int((codes == SECOND).sum()), "real_pairs": int((codes == REAL_NEXT).sum())}
+    )
     return {
+        **pairs,
         "rows": len(batch),
         "tokens": len(tokens.ids),
         "words": int(tokens.word_start.sum()),
@@ -214,29 +228,28 @@ def run(inputs: Sequence[str], tokenizer: str, output: str, config: PackConfig, 
         facts = facts_of(reports, config) | {"vocab_size": job.model().vocab_size}
         shards = [shard for report in reports for shard in report.shards]
         books = ledger.add(report.books for report in reports)
-        readme = card.card("Packed rows", names, shards, books, _CARD.format(**facts))
+        about = _CARD.format(**facts) + (_PAIRS.format(**facts) if config.pairs else "")
+        readme = card.card("Packed rows", names, shards, books, about)
         extra = card.write_hugging_face_files(stage.root, names, shards, readme)
         stage.commit(
             reports,
             inputs=[dataset, model],
             facts={**facts, "splits": names, "extra_files": extra},
         )
-    print_summary(
-        stage,
-        (
-            f"{facts['tokens']:,} tokens in {facts['rows']:,} rows of {config.seq_len}: "
-            f"{facts['fill']:.2%} of the slots filled",
-        ),
-    )
+    filled = f"{facts['fill']:.2%} of the slots filled"
+    notes = [f"{facts['tokens']:,} tokens in {facts['rows']:,} rows of {config.seq_len}: {filled}"]
+    if config.pairs:
+        notes.append(f"{facts['pairs']:,} pairs, {facts['real_pairs']:,} of them real neighbours")
+    print_summary(stage, tuple(notes))
 
 
 def facts_of(reports: Sequence[Report], config: PackConfig) -> dict[str, Any]:
     """Add up the shards' counts, and the share of slots that hold a token or a special token."""
-    total: Counter[str] = Counter()
+    total: Counter[str] = Counter({"pairs": 0, "real_pairs": 0} if config.pairs else {})
     for report in reports:
         total.update(report.facts)
     slots = total["rows"] * config.seq_len
-    filled = total["tokens"] + packing.SPECIALS * total["segments"]
+    filled = total["tokens"] + packing.SPECIALS * total["segments"] - total["pairs"]  # a second has no [CLS]
     return {**dict(sorted(total.items())), "seq_len": config.seq_len, "fill": filled / slots if slots else 0.0}
 
 
@@ -247,9 +260,16 @@ word (Chinese words too), `doc_ids`, `sources` and `byte_lens` belong to the doc
 baked in, unless there are columns `masked_input_ids` and `labels`. {fill:.2%} of the slots are filled.
 """
 
+_PAIRS = """
+Two neighbouring segments may be a pair, `[CLS]` A `[SEP]` and B `[SEP]`: `next_sentence` is 1 (B follows A in the
+text) or 0 (B is from another document) of the first, 2 of the second, and -1 of a segment that stands alone. {pairs}
+pairs, {real_pairs} of them real.
+"""
+
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="output of tokenizer")
+    parser.add_argument("--pairs", action="store_true", help="pairs for next-sentence prediction (--set pairs=true)")
 
 
 COMMAND = StageCommand(
@@ -267,6 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
 
     def body(args: argparse.Namespace, config: PackConfig, options: RunOptions) -> None:
+        config = replace(config, pairs=config.pairs or args.pairs)
         run(args.input, args.tokenizer, args.output, config, options)
 
     return COMMAND.main(argv, body)

@@ -12,6 +12,8 @@ from schemas.document import ID
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD_ID, UNK_ID, CLS_ID, SEP_ID, MASK_ID = range(5)
 IGNORE_INDEX = -100
+# Codes of next_sentence, one for each segment. The first of two neighbours that make a pair says what its second is.
+ALONE, RANDOM_NEXT, REAL_NEXT, SECOND = -1, 0, 1, 2
 
 
 def token_type(vocab_size: int) -> pa.DataType:
@@ -32,18 +34,48 @@ def _boundaries(table: pa.Table) -> Iterator[tuple[str, int, str]]:
             yield "seq_lens", start + int(row), "the row holds no document"
         for row in np.flatnonzero(sums > length)[:1]:
             yield "seq_lens", start + int(row), f"boundaries sum to {sums[row]}; the row has {length} slots"
-        for name in ("doc_ids", "sources"):
+        for name in ("doc_ids", "sources", *(["next_sentence"] if "next_sentence" in table.column_names else [])):
             other = pc.list_value_length(batch.column(name)).to_numpy(zero_copy_only=False)
             for row in np.flatnonzero(other != counts)[:1]:
                 yield name, start + int(row), f"{other[row]} entries for {counts[row]} documents in seq_lens"
         start += len(batch)
 
 
-def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False) -> Record:
+def _pairs(table: pa.Table) -> Iterator[tuple[str, int, str]]:
+    """Check next_sentence; the boundaries are known to be right."""
+    length, start = table.schema.field("input_ids").type.list_size, 0
+    for batch in table.to_batches():
+        codes = batch.column("next_sentence").flatten().to_numpy()
+        documents, lens = batch.column("doc_ids").flatten(), batch.column("seq_lens").flatten().to_numpy().astype(int)
+        row = pc.list_parent_indices(batch.column("seq_lens")).to_numpy()
+        before = np.cumsum(lens) - lens  # tokens before each segment, in the batch and then in its row
+        _, first = np.unique(row, return_index=True)
+        at = row * length + before - np.repeat(before[first], np.diff(np.append(first, len(row))))
+        tokens = batch.column("input_ids").flatten().to_numpy()
+        opens, follows = (codes == RANDOM_NEXT) | (codes == REAL_NEXT), np.append((row[1:] == row[:-1]), False)
+        second = codes == SECOND
+        paired = follows & np.append(second[1:], False)
+        same = np.append(pc.equal(documents[:-1], documents[1:]).to_numpy(zero_copy_only=False), False)
+        wrong = [
+            ((codes < ALONE) | (codes > SECOND), "{} is no code; expected -1, 0, 1 or 2"),
+            (opens & ~paired, "{} promises a second segment, and none follows in the row"),
+            (second & ~np.append(False, (opens & follows)[:-1]), "{} is a second segment without a first before it"),
+            (opens & (same != (codes == REAL_NEXT)), "{} does not fit the documents of the pair"),
+            ((tokens[at] == CLS_ID) == second, "{}: the segment must begin with [CLS], unless it is a second one"),
+            (tokens[at + lens - 1] != SEP_ID, "{}: the segment must end with [SEP]"),
+        ]
+        for mask, message in wrong:
+            for i in np.flatnonzero(mask)[:1]:
+                yield "next_sentence", start + int(row[i]), message.format(codes[i])
+        start += len(batch)
+
+
+def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False, pairs: bool = False) -> Record:
     """Make the record type for rows of `seq_len` token ids.
 
     Special tokens have fixed ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4. Slots after sum(seq_lens) are [PAD].
     With `static_masks`, two columns more: `masked_input_ids` and `labels` (IGNORE_INDEX where not masked).
+    With `pairs`, the column `next_sentence`: two neighbouring segments are a pair, [CLS] A [SEP] and B [SEP].
     """
     token = token_type(vocab_size)
 
@@ -67,10 +99,14 @@ def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False) 
             field("masked_input_ids", fixed(token), "input_ids with masks applied"),
             field("labels", fixed(pa.int32()), f"the original id where masked, else {IGNORE_INDEX}"),
         ]
-    return Record("packed", (1, 0), tuple(fields), (_boundaries,))
+    if pairs:
+        codes = f"{REAL_NEXT} or {RANDOM_NEXT}: the next segment is its second, the text's true next piece or another's"
+        doc = f"{codes}; {SECOND}: a second, '… [SEP]' without [CLS]; {ALONE}: no pair"
+        fields.append(field("next_sentence", each(pa.int8()), doc))
+    return Record("packed", (1, 0), tuple(fields), (_boundaries, *([_pairs] if pairs else [])))
 
 
 def validate(table: pa.Table, seq_len: int, vocab_size: int, where: str = "table") -> None:
     """Raise SchemaError where `table` is not a valid table of packed rows."""
-    static = "labels" in table.column_names
-    packed_record(seq_len, vocab_size, static_masks=static).validate(table, where)
+    static, pairs = "labels" in table.column_names, "next_sentence" in table.column_names
+    packed_record(seq_len, vocab_size, static_masks=static, pairs=pairs).validate(table, where)

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.text.masking import MaskConfig, static_masks
-from schemas.packed import CLS_ID, PAD_ID, SEP_ID, packed_record, token_type
+from schemas.packed import CLS_ID, PAD_ID, SECOND, SEP_ID, packed_record, token_type
 
-SPECIALS = 2  # [CLS] and [SEP] of each segment
+SPECIALS = 2  # [CLS] and [SEP] of each segment; the second of a pair has no [CLS]
 # How far before the end of a row a cut looks for the start of a word: at most this many tokens and this part of a row,
 # lest short rows stay empty for it. Measured: less than one slot of 512 is left empty.
 _LOOK_BACK, _LOOK_BACK_PART = 16, 32
@@ -27,12 +27,24 @@ _SMALLEST_GAP = 4  # tokens; shorter pieces of a document are not worth their tw
 class Segments:
     """Runs of tokens that stand in one row each: int64 arrays of one length.
 
-    starts, lengths: tokens, without specials. documents: number of the document that each is from.
+    starts, lengths: tokens, without specials. documents: number of the document that each is from. next_sentence: the
+    codes of schemas.packed, int8, where segments are paired; the second of a pair then comes right after its first.
     """
 
     starts: np.ndarray
     lengths: np.ndarray
     documents: np.ndarray
+    next_sentence: np.ndarray | None = None
+
+    @property
+    def heads(self) -> np.ndarray:
+        """Whether each segment begins with [CLS]: bool; all do but the seconds of pairs."""
+        return np.ones(len(self.starts), np.bool_) if self.next_sentence is None else self.next_sentence != SECOND
+
+    def take(self, chosen: np.ndarray) -> Segments:
+        """Gather segments by number."""
+        codes = None if self.next_sentence is None else self.next_sentence[chosen]
+        return Segments(self.starts[chosen], self.lengths[chosen], self.documents[chosen], codes)
 
 
 @dataclass(frozen=True)
@@ -248,14 +260,14 @@ def arrange(row_of: np.ndarray, seed: int) -> Rows:
     """Order rows by a seeded hash of their number, lest they be sorted by length; segments stay in their order."""
     count = int(row_of.max()) + 1 if len(row_of) else 0
     place = np.empty(count, np.int64)
-    place[np.argsort(_mix(np.arange(count, dtype=np.uint64), seed), kind="stable")] = np.arange(count)
+    place[np.argsort(mix(np.arange(count, dtype=np.uint64), seed), kind="stable")] = np.arange(count)
     placed = place[row_of]
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(placed, minlength=count), out=offsets[1:])
     return Rows(np.argsort(placed, kind="stable"), offsets)
 
 
-def _mix(values: np.ndarray, seed: int) -> np.ndarray:
+def mix(values: np.ndarray, seed: int) -> np.ndarray:
     """SplitMix64 (Steele et al., OOPSLA 2014) of each value, from the state `seed`."""
     z = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % (1 << 64))
     z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
@@ -276,9 +288,12 @@ def packed_batch(
     masks: MaskConfig | None = None,
 ) -> pa.RecordBatch:
     """Make the Arrow rows of schemas.packed. ids, sources: by document. first_row: row_id of the first row."""
-    chosen = Segments(*(values[rows.segments] for values in (segments.starts, segments.lengths, segments.documents)))
-    record = packed_record(seq_len, vocab_size, static_masks=masks is not None)
-    input_ids, word_start = _fill(tokens.ids, tokens.word_start, chosen.starts, chosen.lengths, rows.offsets, seq_len)
+    chosen = segments.take(rows.segments)
+    codes, heads = chosen.next_sentence, chosen.heads
+    record = packed_record(seq_len, vocab_size, static_masks=masks is not None, pairs=codes is not None)
+    input_ids, word_start = _fill(
+        tokens.ids, tokens.word_start, chosen.starts, chosen.lengths, heads, rows.offsets, seq_len
+    )
     covered = tokens.byte_offsets[chosen.starts + chosen.lengths] - tokens.byte_offsets[chosen.starts]
     documents = pa.array(chosen.documents)
     row_ids = np.arange(first_row, first_row + len(input_ids), dtype=np.uint64)
@@ -286,11 +301,13 @@ def packed_batch(
         "row_id": pa.array(row_ids),
         "input_ids": pa.array(input_ids.ravel(), token_type(vocab_size)),
         "word_start": pa.array(word_start.ravel()),
-        "seq_lens": pa.array((chosen.lengths + SPECIALS).astype(np.uint16)),
+        "seq_lens": pa.array((chosen.lengths + heads + 1).astype(np.uint16)),
         "doc_ids": ids.take(documents),
         "sources": sources.take(documents),
         "byte_lens": pa.array(covered.astype(np.uint32)),
     }
+    if codes is not None:
+        columns["next_sentence"] = pa.array(codes)
     if masks is not None:
         masked, labels = static_masks(input_ids, word_start, row_ids, vocab_size, masks)
         columns |= {"masked_input_ids": pa.array(masked.ravel()), "labels": pa.array(labels.ravel())}
@@ -308,18 +325,26 @@ def packed_batch(
 
 @numba.njit(nogil=True, cache=True)
 def _fill(
-    ids: np.ndarray, word_start: np.ndarray, starts: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, seq_len: int
+    ids: np.ndarray,
+    word_start: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    heads: np.ndarray,
+    offsets: np.ndarray,
+    seq_len: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write [CLS] tokens [SEP] of each segment, then [PAD]: (input_ids, word_start), both [rows, seq_len]."""
+    """Write [CLS] (if `heads`) tokens [SEP] of each segment, then [PAD]: (input_ids, word_start) of [rows, seq_len]."""
     out = np.full((len(offsets) - 1, seq_len), PAD_ID, ids.dtype)
     marks = np.zeros((len(offsets) - 1, seq_len), np.bool_)
     for row in range(len(offsets) - 1):
         at = 0
         for j in range(offsets[row], offsets[row + 1]):
-            out[row, at] = CLS_ID
+            if heads[j]:
+                out[row, at] = CLS_ID
+                at += 1
             for k in range(lengths[j]):
-                out[row, at + 1 + k] = ids[starts[j] + k]
-                marks[row, at + 1 + k] = word_start[starts[j] + k]
-            at += lengths[j] + SPECIALS
+                out[row, at + k] = ids[starts[j] + k]
+                marks[row, at + k] = word_start[starts[j] + k]
+            at += lengths[j] + 1
             out[row, at - 1] = SEP_ID
     return out, marks

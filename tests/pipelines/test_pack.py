@@ -16,13 +16,14 @@ from pipelines import ingest, pack, shard, tokenizer
 from pipelines.core.config import ConfigError
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
+from pipelines.core.rowhash import RowHash
 from pipelines.core.splits import split_batches, splits
-from pipelines.pack import PackConfig
-from pipelines.text.packing import join
+from pipelines.pack import PackConfig, pack_window
+from pipelines.text.packing import Tokens, join, packed_batch
 from pipelines.text.sentencepiece import Tokenizer
 from pipelines.tokenizer import TokenizerConfig, cut
 from schemas.base import SchemaError
-from schemas.packed import CLS_ID, MASK_ID, SEP_ID, validate
+from schemas.packed import ALONE, CLS_ID, MASK_ID, RANDOM_NEXT, REAL_NEXT, SECOND, SEP_ID, validate
 
 CHINESE = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏我们的语言学习程序设计北京大学在中国今天天气很好"
 POEMS = {
@@ -171,6 +172,57 @@ def test_static_masks_are_written_when_asked_for(work: Path, tmp_path: Path) -> 
     assert table["input_ids"].equals(plain["input_ids"])
     labels, ids = np.array(table["labels"].to_pylist()), np.array(table["input_ids"].to_pylist())
     assert 0.17 < (labels >= 0).sum() / (ids >= 5).sum() <= 0.21
+
+
+def test_rows_without_pairs_are_those_that_were_written_before_there_were_any() -> None:
+    """The hash is that of the version before `pairs`; whoever changes it changes everybody's data."""
+    offsets = np.cumsum(np.append(0, np.arange(120) * 37 % 97))
+    at = np.arange(offsets[-1])
+    tokens = Tokens(
+        (5 + at * 7919 % 95).astype(np.uint16), at * 31 % 3 == 0, np.append(0, np.cumsum(1 + at % 4)), offsets
+    )
+    ids, sources = pa.array([i.to_bytes(16, "big") for i in range(120)], pa.binary(16)), pa.array(["en", "诗"] * 60)
+    segments, rows = pack_window(tokens, sources, 3, PackConfig(seq_len=64))
+    batch = packed_batch(tokens, segments, rows, ids, sources, seq_len=64, vocab_size=100, first_row=5)
+    found = RowHash(batch.schema)
+    found.update(batch)
+    assert found.hexdigest() == "aee171efc91e7b42b00e3b2ebe3329b3"
+
+
+def test_pairs_hold_every_token_once_and_half_of_them_are_real(work: Path, tmp_path: Path) -> None:
+    arguments = ["--input", str(work / "shards"), "--tokenizer", str(work / "tokenizer"), "--set", "seq_len=64"]
+    assert pack.main([*arguments, "--pairs", "--output", str(tmp_path / "p"), *ONE]) == 0
+    assert pack.main([*arguments, "--set", "pairs=true", "--output", str(tmp_path / "q"), "--workers", "3"]) == 0
+    assert bytes_of(tmp_path / "p") == bytes_of(tmp_path / "q")
+    packed = Dataset.open(str(tmp_path / "p"))
+    facts, plain = packed.manifests[0].facts, Dataset.open(str(work / "packed")).manifests[0].facts
+    assert facts["tokens"] == plain["tokens"] and not {"pairs", "real_pairs"} & set(plain)
+    assert "next_sentence" in (tmp_path / "p/README.md").read_text(encoding="utf-8")
+    model = Tokenizer((work / "tokenizer/tokenizer.model").read_bytes())
+    texts = Dataset.open(str(work / "shards"))
+    pairs = real = filled = rows = 0
+    for split in ("train", "validation"):
+        table = packed.table(split)
+        validate(table, 64, 1500)
+        found: dict[bytes, list[int]] = {}
+        for row in table.to_pylist():
+            at, kinds, ids = 0, row["next_sentence"], row["doc_ids"]
+            for i, (length, kind) in enumerate(zip(row["seq_lens"], kinds, strict=True)):
+                part = row["input_ids"][at : at + length]
+                assert CLS_ID not in part[1:] and (part[0] == CLS_ID) == (kind != SECOND)
+                found.setdefault(ids[i], []).extend(token for token in part if token not in (CLS_ID, SEP_ID))
+                if kind in (REAL_NEXT, RANDOM_NEXT):
+                    assert kinds[i + 1] == SECOND and (ids[i] == ids[i + 1]) == (kind == REAL_NEXT)
+                at += length
+            pairs, real = pairs + kinds.count(SECOND), real + kinds.count(REAL_NEXT)
+            filled, rows = filled + at, rows + 1
+            assert len(kinds) == 2 * kinds.count(SECOND) + kinds.count(ALONE)
+        for one in texts.table(split, columns=["id", "text"]).to_pylist():
+            assert sorted(found.pop(one["id"])) == sorted(model.encode(pa.array([one["text"]])).ids.tolist())
+        assert not found
+    assert (facts["pairs"], facts["real_pairs"], facts["fill"]) == (pairs, real, filled / (64 * rows))
+    assert 0 <= real - (pairs - real) <= len(packed.of("train") + packed.of("validation"))
+    assert facts["fill"] > 0.95
 
 
 def test_small_windows_keep_every_document(work: Path, tmp_path: Path) -> None:
