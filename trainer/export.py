@@ -1,4 +1,4 @@
-"""Export a checkpoint for `transformers`: `AutoModelForMaskedLM` loads it and computes the same logits.
+"""Export a model for `transformers`, which loads it by its Auto classes and computes the same logits.
 
 python -m trainer.export --checkpoint RUN_OR_CHECKPOINT --tokenizer DIR --output DIR
 """
@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from schemas.packed import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointError
 from trainer.cli import guarded
-from trainer.model import Architecture, MaskedLM
+from trainer.model import Architecture, Classifier, MaskedLM
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,16 +30,23 @@ TOKENIZER_FILES = (
 )
 
 
-def hugging_face_config(arch: Architecture) -> dict[str, Any]:
-    """The config.json of ModernBertForMaskedLM with global attention in every layer.
+def hugging_face_config(arch: Architecture, labels: Sequence[str] | None = None) -> dict[str, Any]:
+    """The config.json of ModernBERT with global attention in every layer: a masked LM, or with labels a classifier.
 
     All special ids must stand here: `transformers` takes 50281 and so on for those left out, and refuses a padding id
     beyond the vocabulary. The rotary base and the layers' kinds stand here twice, as `transformers` 5 spells them and
     as 4.48 did; a reader that found neither would silently take 160,000 and sliding windows.
     """
     rope = {"rope_type": "default", "rope_theta": arch.rope_theta}
-    return {
-        "architectures": ["ModernBertForMaskedLM"],
+    classes: dict[str, Any] = {"architectures": ["ModernBertForMaskedLM"]}
+    if labels is not None:
+        classes = {
+            "architectures": ["ModernBertForSequenceClassification"],
+            "problem_type": "single_label_classification",
+            "id2label": {str(number): label for number, label in enumerate(labels)},
+            "label2id": {label: number for number, label in enumerate(labels)},
+        }
+    return classes | {
         "model_type": "modernbert",
         "dtype": "float32",
         "vocab_size": arch.vocab_size,
@@ -75,9 +84,11 @@ def hugging_face_config(arch: Architecture) -> dict[str, Any]:
     }
 
 
-def export(model: MaskedLM, tokenizer: Path, output: Path) -> None:
+def export(model: MaskedLM | Classifier, tokenizer: Path, output: Path, labels: Sequence[str] | None = None,
+           max_length: int | None = None) -> None:  # fmt: skip
     """Write config.json, model.safetensors and the tokenizer's files to a new directory.
 
+    labels: names of a classifier's classes. max_length: what the tokenizer cuts to, by default the model's longest row.
     CheckpointError where the tokenizer has no tokenizer.json or more ids than the model, or where `output` holds
     anything. The directory appears whole or not at all.
     """
@@ -89,19 +100,45 @@ def export(model: MaskedLM, tokenizer: Path, output: Path) -> None:
     partial = output.parent / f".{output.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(hugging_face_config(model.arch), indent=2) + "\n", encoding="utf-8")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    config = hugging_face_config(model.arch, labels)
+    (partial / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("next_sentence.")  # a head that `transformers` has no place for
+    }
     save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, partial / name)
-    _limit_length(partial / "tokenizer_config.json", model.arch.max_length)
+    _limit_length(partial / "tokenizer_config.json", max_length or model.arch.max_length)
     checkpoint.share(partial / "model.safetensors")
     for path in (*partial.iterdir(), partial):
         checkpoint.sync(path)
     if output.exists():
         output.rmdir()
     partial.rename(output)
+
+
+def load_classifier(directory: Path) -> tuple[Classifier, list[str]]:
+    """Read an exported classifier again: the model and its labels; CheckpointError where there is none."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if config["architectures"] != ["ModernBertForSequenceClassification"]:
+            raise CheckpointError(f"{directory} holds no classifier but {config['architectures'][0]}: fine-tune it")
+        labels = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+        arch = Architecture(
+            config["vocab_size"], config["max_position_embeddings"], config["num_hidden_layers"], config["hidden_size"],
+            config["num_attention_heads"], config["intermediate_size"], config["global_rope_theta"], config["norm_eps"],
+            config["initializer_range"],
+        )  # fmt: skip
+        model = Classifier(arch, len(labels))
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{directory} holds no classifier that was fine-tuned here: {error}") from error
+    return model, labels
 
 
 def _limit_length(path: Path, longest: int) -> None:
