@@ -34,4 +34,4 @@ def test_losses_from_zero_up_are_valid() -> None:
 )
 def test_what_is_no_loss_is_named_with_its_row(wrong: tuple[float, int], message: str) -> None:
     with pytest.raises(SchemaError, match=f"here: {message}"):
-        validate(losses((1.0, 1), wrong, (math.nan, 0)), "here")
+        validate(losses((1.0, 1), wrong, (2.0, 1)), "here")
