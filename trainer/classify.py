@@ -18,6 +18,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 SLICES = ("source", "language", "lang")  # fields to report by wherever a table has them
 BINS = 10  # of confidence, of equal width
 SHOWN = 20  # groups of a field, on a terminal
+MEASURES = ("precision", "recall", "f1")
 GAPS = ("accuracy", "macro_f1", "calibration_error")
 
 Record = Mapping[str, Any]
@@ -109,6 +110,8 @@ def _separated(name: str, kind: str, stream: Any) -> Iterator[tuple[str, Record]
     lines = io.TextIOWrapper(io.BufferedReader(stream), "utf-8-sig", newline="")
     reader = csv.DictReader(lines, restkey="", delimiter="\t" if kind == ".tsv" else ",", strict=True)
     try:
+        if len(set(head := reader.fieldnames or [])) < len(head):
+            raise TableError(f"{name}, line 1: two columns have one name")
         for record in reader:
             if "" in record or None in record.values():
                 raise TableError(f"{name}, line {reader.line_num}: not as many fields as the first line")
@@ -178,43 +181,34 @@ def score(log_probabilities: np.ndarray, actual: np.ndarray, names: Sequence[str
 
     Precision, recall and F1 of each class (0 where nothing is predicted or labelled so), their means over the classes
     that occur as label or prediction (macro), and over texts (micro: where each has one label, all are the accuracy).
-    calibration_error: expected calibration error, |confidence − accuracy| over bins of confidence, weighed by their
-    texts (Guo et al. 2017, arXiv:1706.04599).
+    reliability: how sure the model is and how often it is right, in each bin of confidence that holds texts.
+    calibration_error: their mean difference, weighed by texts (Guo et al. 2017, arXiv:1706.04599).
     """
     size, classes, predicted = len(actual), len(names), log_probabilities.argmax(1)
     confusion = np.bincount(actual * classes + predicted, minlength=classes**2).reshape(classes, classes)
     right, labelled, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    measures = {
-        "precision": right / np.maximum(guessed, 1),
-        "recall": right / np.maximum(labelled, 1),
-        "f1": 2 * right / np.maximum(labelled + guessed, 1),
-    }
+    f1 = 2 * right / np.maximum(labelled + guessed, 1)
+    values = (right / np.maximum(guessed, 1), right / np.maximum(labelled, 1), f1)
     occurs, accuracy = labelled + guessed > 0, float(right.sum() / size)
-    bins = reliability(np.exp(log_probabilities.max(1)), predicted == actual)
+    confidence, bins = np.exp(log_probabilities.max(1)), []
+    number = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    for each in np.unique(number).tolist():
+        mine = number == each
+        means = {"confidence": float(confidence[mine].mean()), "accuracy": float((predicted == actual)[mine].mean())}
+        bins.append({"from": each / BINS, "to": (each + 1) / BINS, "examples": int(mine.sum()), **means})
     return {
         "examples": size,
         "accuracy": accuracy,
         "log_loss": float(-log_probabilities[np.arange(size), actual].mean()),
         "calibration_error": sum(abs(each["confidence"] - each["accuracy"]) * each["examples"] for each in bins) / size,
-        "macro": {key: float(values[occurs].mean()) for key, values in measures.items()},
-        "micro": dict.fromkeys(measures, accuracy),
+        "macro": {key: float(value[occurs].mean()) for key, value in zip(MEASURES, values, strict=True)},
+        "micro": dict.fromkeys(MEASURES, accuracy),
         "classes": {
-            name: {key: float(values[number]) for key, values in measures.items()} | {"examples": int(labelled[number])}
-            for number, name in enumerate(names)
+            name: {**dict(zip(MEASURES, map(float, row), strict=True)), "examples": int(count)}
+            for name, count, *row in zip(names, labelled, *values, strict=True)
         },
         "reliability": bins,
     }
-
-
-def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """Compare how sure a model is, float64 [n], with how often it is right, bool [n], in each bin that holds texts."""
-    number = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    return [
-        {"from": each / BINS, "to": (each + 1) / BINS, "examples": int(mine.sum()),
-         "confidence": float(confidence[mine].mean()), "accuracy": float(right[mine].mean())}
-        for each in np.unique(number).tolist()
-        if (mine := number == each).any()
-    ]  # fmt: skip
 
 
 def length_class(tokens: int) -> str:
@@ -259,23 +253,24 @@ def show(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Lay out metrics and slices for a terminal."""
 
     def line(name: str, *cells: Any) -> str:
-        return f"  {name:<28}" + "".join(
-            f"{each:>17.4f}" if isinstance(each, float) else f"{each:>17}" for each in cells
-        )
+        texts = (f"{each:.4f}" if isinstance(each, float) else str(each) for each in cells)
+        return f"  {name:<28}" + "".join(f"{each:>19}" for each in texts)
 
-    measures = ("precision", "recall", "f1")
-    lines = [line("class", "texts", *measures)]
-    lines += [line(name, row["examples"], *(row[key] for key in measures)) for name, row in metrics["classes"].items()]
-    lines += [line("macro", metrics["examples"], *(metrics["macro"][key] for key in measures))]
+    rows = {**metrics["classes"], "macro": {**metrics["macro"], "examples": metrics["examples"]}}
+    lines = [line("class", "texts", *MEASURES)]
+    lines += [line(name, row["examples"], *(row[key] for key in MEASURES)) for name, row in rows.items()]
     lines += [line(key, metrics[key]) for key in ("accuracy", "log_loss", "calibration_error")]
     for field, part in report.items():
         lines.append(line(f"by {field}", "texts", *GAPS))
-        shown = dict(list(part["groups"].items())[:SHOWN])
-        for value, row in shown.items():
-            accuracy = f"{row['accuracy']:.4f} ± {row['accuracy_error']:.4f}"
-            lines.append(line(value or "(none)", row["examples"], accuracy, row["macro_f1"], row["calibration_error"]))
-            lines[-1] += "" if row["counts"] else "  too few for the gap"
-        if len(shown) < len(part["groups"]):
-            lines.append(f"  … and {len(part['groups']) - len(shown):,} more in slices.json")
-        lines += [line("gap", "", *(gap["gap"] for gap in part["gaps"].values()))] if part["gaps"] else []
+        for value, row in list(part["groups"].items())[:SHOWN]:
+            cells = (
+                row["examples"],
+                f"{row['accuracy']:.4f} ± {row['accuracy_error']:.4f}",
+                *(row[x] for x in GAPS[1:]),
+            )
+            lines.append(line(value or "(none)", *cells) + ("" if row["counts"] else "  too few for the gap"))
+        if (more := len(part["groups"]) - SHOWN) > 0:
+            lines.append(f"  … and {more:,} more in slices.json")
+        if part["gaps"]:
+            lines.append(line("gap", "", *(gap["gap"] for gap in part["gaps"].values())))
     return "\n".join(lines)

@@ -132,7 +132,9 @@ def load_tokenizer(directory: Path, arch: Architecture, max_length: int | None) 
         raise CheckpointError(f"{directory}: {', '.join(SPECIAL_TOKENS)} do not have the ids 0 to {ORDINARY - 1}")
     if (max_length or 0) > arch.max_length:
         raise CheckpointError(f"max_length is {max_length}; the model was trained on rows of {arch.max_length}")
-    tokenizer.enable_truncation(max_length or arch.max_length, strategy="longest_first")
+    settings = directory / "tokenizer_config.json"  # of a fine-tuned model, it says what texts were cut to
+    limit = json.loads(settings.read_text(encoding="utf-8")).get("model_max_length") if settings.exists() else None
+    tokenizer.enable_truncation(max_length or min(arch.max_length, limit or arch.max_length), strategy="longest_first")
     return tokenizer
 
 
@@ -151,15 +153,16 @@ def pack(texts: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Seg
             room.append(length)
         rows[row].append(text)
         room[row] -= len(texts[text])
-    ids = np.full((len(rows), length), PAD_ID, np.int64)
+    ids: list[np.ndarray] = []
     lens: list[int] = []
     segment = np.empty(len(texts), np.int64)
-    for row, (members, free) in enumerate(zip(rows, room, strict=True)):
-        ids[row, : length - free] = np.concatenate([texts[text] for text in members])
+    for members, free in zip(rows, room, strict=True):
         segment[members] = np.arange(len(lens), len(lens) + len(members))
+        ids += [*(texts[text] for text in members), np.full(free, PAD_ID)]
         lens += [len(texts[text]) for text in members] + [free] * (free > 0)
     segments = Segments.build(np.array(lens), length, device)
-    return torch.from_numpy(ids).to(device), segments, torch.from_numpy(segment).to(device)
+    tokens = torch.from_numpy(np.concatenate(ids).reshape(-1, length))
+    return tokens.to(device), segments, torch.from_numpy(segment).to(device)
 
 
 def hide(texts: list[np.ndarray], rows: np.ndarray, epoch: int, options: FineTuneConfig) -> list[np.ndarray]:

@@ -86,6 +86,7 @@ def test_class_names_of_hugging_face_and_fields_inside_metadata(tmp_path: Path) 
         ("t.jsonl", '{"text": "a", "label": true}', "label True is neither"),
         ("t.jsonl", '{"text": "a", "label": null}', "label None is neither"),
         ("t.jsonl", "", "holds no records"),
+        ("t.csv", "text,label,text\na,1,b\n", "line 1: two columns have one name"),
         ("t.csv", "text,label\na,1\nb\n", "t.csv, line 3: not as many fields as the first line"),
         ("t.csv", "text,label\na,1\nb,1,2\n", "line 3: not as many fields"),
         ("t.csv", "text,label\na,1\nb,\n", "line 3: label '' is neither"),

@@ -65,7 +65,7 @@ def table(path: Path, count: int, seed: int, pairs: bool = False) -> Path:
     return path
 
 
-FAST = ["--set", "epochs=3", "--set", "batch=8", "--set", "optim.lr=0.01"]
+FAST = ["--set", "epochs=3", "--set", "max_length=8", "--set", "batch=8", "--set", "optim.lr=0.01"]
 
 
 def call(*arguments: Any) -> int:
@@ -79,33 +79,37 @@ def trained(folder: Path, pretrained: Path, tokenizer: Path, *more: Any) -> Path
     return folder / "out"
 
 
+@pytest.fixture(scope="session")
+def output(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, tokenizer: Path) -> Path:
+    """What fine-tuning wrote; texts of ten tokens were cut to eight."""
+    torch.set_num_threads(1)
+    return trained(tmp_path_factory.mktemp("first"), pretrained, tokenizer)
+
+
 def digest(folder: Path) -> dict[str, str]:
     found = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
-def test_it_learns_and_the_same_input_gives_the_same_bytes(tmp_path: Path, pretrained: Path, tokenizer: Path) -> None:
-    outputs = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        outputs.append(trained(tmp_path / name, pretrained, tokenizer))
-    first, second = map(digest, outputs)
-    # where a record stands is part of the predictions, and that is another file here
+def test_it_learns_and_the_same_input_gives_the_same_bytes(
+    output: Path, tmp_path: Path, pretrained: Path, tokenizer: Path
+) -> None:
+    first, second = digest(output), digest(trained(tmp_path, pretrained, tokenizer))
     assert first.keys() == second.keys()
+    # where a record stands is part of the predictions, and that is another file here
     assert {name for name in first if first[name] != second[name]} == {"predictions.arrow"}
-    metrics = json.loads((outputs[0] / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["table"], metrics["examples"], metrics["accuracy"]) == ("test", 40, 1.0)
     assert [line["epoch"] for line in metrics["training"]] == [1, 2, 3]
-    slices = json.loads((outputs[0] / "slices.json").read_text(encoding="utf-8"))
+    slices = json.loads((output / "slices.json").read_text(encoding="utf-8"))
     assert {name: row["examples"] for name, row in slices["source"]["groups"].items()} == {"books": 27, "web": 13}
     assert set(slices) == {"length", "source"}
 
 
-def test_transformers_predicts_what_was_reported(tmp_path: Path, pretrained: Path, tokenizer: Path) -> None:
-    output = trained(tmp_path, pretrained, tokenizer, "--set", "max_length=8")
+def test_transformers_predicts_what_was_reported(output: Path) -> None:
     with pa.memory_map(str(output / "predictions.arrow")) as file:
         found = pa.ipc.open_file(file).read_all().to_pylist()
-    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (output.parent / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     peer, loading = AutoModelForSequenceClassification.from_pretrained(output / "model", output_loading_info=True)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     batch = AutoTokenizer.from_pretrained(output / "model")(
@@ -121,12 +125,9 @@ def test_transformers_predicts_what_was_reported(tmp_path: Path, pretrained: Pat
     assert confusion == ["actual,predicted", *(f"{each['label']},{each['prediction']}" for each in found)]
 
 
-def test_evaluating_the_export_gives_the_numbers_of_its_training(
-    tmp_path: Path, pretrained: Path, tokenizer: Path
-) -> None:
-    output = trained(tmp_path, pretrained, tokenizer)
-    again = ("--evaluate", output / "model", "--test", tmp_path / "test.jsonl", "--output", tmp_path / "again")
-    assert call(*again, *FAST) == 0
+def test_evaluating_the_export_gives_the_numbers_of_its_training(output: Path, tmp_path: Path) -> None:
+    again = ("--evaluate", output / "model", "--test", output.parent / "test.jsonl", "--output", tmp_path / "again")
+    assert call(*again, "--set", "batch=8") == 0
     before, after = digest(output), digest(tmp_path / "again")
     names = ["confusion.csv", "predictions.arrow", "slices.json"]
     assert [before[name] for name in names] == [after[name] for name in names]
