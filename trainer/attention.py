@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -20,40 +17,52 @@ class Segments:
     document: int32 [rows, length], the number of each slot's segment, unique in the batch; the padding that ends a row
     is a segment too, so every slot sees at least itself and no softmax is empty. position: int64 [rows, length], from
     0 within each segment. cu_seqlens: int32, starts of the segments in the flattened batch, then its end, repeated up
-    to a power of two and one so that few shapes exist. longest: slots in a row, the bound that a kernel may assume.
+    to a fixed number so that a compiled model meets one shape. longest: slots in a row, the bound that a kernel may
+    assume. mask: same-document mask, bool [rows, 1, length, length], for the kernels that need one; made once for a
+    batch, used by every layer.
     """
 
     document: Tensor
     position: Tensor
     cu_seqlens: Tensor
     longest: int
+    mask: Tensor | None = None
 
     @staticmethod
-    def build(lens: np.ndarray, length: int, device: torch.device | str = "cpu") -> Segments:
-        """Lay out segments from their lengths: int [segments], row after row, each row adding up to `length`."""
+    def build(lens: np.ndarray, length: int, device: torch.device | str = "cpu", entries: int = 0) -> Segments:
+        """Lay out segments from their lengths: int [segments], row after row, each row adding up to `length`.
+
+        entries: of cu_seqlens, at least segments + 1; 0: just so many.
+        """
         ends = np.cumsum(lens)
         document = np.repeat(np.arange(len(lens), dtype=np.int32), lens).reshape(-1, length)
         position = (np.arange(int(ends[-1])) - np.repeat(ends - lens, lens)).reshape(-1, length)
-        entries = 1 << len(lens).bit_length()
-        cu_seqlens = np.full(entries + 1, ends[-1], np.int32)
+        cu_seqlens = np.full(max(entries, len(lens) + 1), ends[-1], np.int32)
         cu_seqlens[: len(lens)] = ends - lens
-        a, b, c = (torch.from_numpy(each).to(device, non_blocking=True) for each in (document, position, cu_seqlens))
-        return Segments(a, b, c, longest=length)
+        a, b, c = (torch.from_numpy(each) for each in (document, position, cu_seqlens))
+        return Segments(a, b, c, length).to(device)
 
-    @cached_property
-    def mask(self) -> Tensor:
-        """Same-document mask, bool [rows, 1, length, length]: made once for a batch, used by every layer."""
-        return (self.document[:, :, None] == self.document[:, None, :])[:, None]
+    def to(self, device: torch.device | str, *, dense: bool = False) -> Segments:
+        """Move to a device; the mask is made there, always on a CPU, elsewhere if `dense`."""
+        document, position, cu = move((self.document, self.position, self.cu_seqlens), device)
+        if document.is_cuda and not dense:
+            return Segments(document, position, cu, self.longest)
+        return Segments(document, position, cu, self.longest, (document[:, :, None] == document[:, None, :])[:, None])
+
+
+def move(tensors: tuple[Tensor, ...], device: torch.device | str) -> tuple[Tensor, ...]:
+    """Bring tensors to a device, without waiting where they are in pinned memory."""
+    return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
     """Attend within segments, scaled by 1/√head_size: float [rows, length, heads, head_size], as each argument.
 
-    On CUDA in half precision `torch.nn.attention.varlen` (flash attention; boundaries stay data); everywhere else SDPA
-    with the same-document mask, since varlen has no CPU or float32 kernel and FlexAttention no backward on CPU (torch
-    2.13). The two agree to rounding, not to the bit.
+    Without a mask `torch.nn.attention.varlen` (flash attention on CUDA in half precision; boundaries stay data); with
+    one SDPA, since varlen has no CPU or float32 kernel and FlexAttention no backward on CPU (torch 2.13). The two agree
+    to rounding, not to the bit.
     """
-    if query.is_cuda and query.dtype in HALF:
+    if segments.mask is None:
         from torch.nn.attention.varlen import varlen_attn  # absent from CPU builds before torch 2.10
 
         q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))

@@ -6,18 +6,23 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainer.model import Architecture, MaskedLM
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(\d{8})")
-FIXED = ("model", "data", "mask", "run.seed", "run.rows", "run.micro_batches")  # on them stands what `step` means
+#: on them stands what `step` means, and what the moments are
+FIXED = ("model", "data", "mask", "optim.name", "run.seed", "run.rows", "run.micro_batches", "run.ramp_from")
 
 
 class CheckpointError(ValueError):
@@ -28,8 +33,9 @@ class CheckpointError(ValueError):
 class State:
     """What a checkpoint says beside its tensors.
 
-    step: steps taken; together with the configuration it is the whole state of the data. manifest: sha256 of the
-    dataset's manifest. config: the run's options, resolved.
+    step: steps taken; together with the configuration it is the whole state of the data: epoch and rows are here for
+    people. manifest: sha256 of the dataset's manifest. config: the run's options, resolved. validation_loss: where it
+    was measured at this step.
     """
 
     step: int
@@ -37,10 +43,56 @@ class State:
     architecture: Architecture
     config: dict[str, Any]
     torch: str = torch.__version__
+    epoch: int = 0
+    rows: int = 0
+    validation_loss: float | None = None
 
 
-def save(folder: Path, state: State, model: MaskedLM, optimizer: torch.optim.Optimizer, keep: int) -> Path:
-    """Write checkpoint `step-00000123` under `folder`, then remove all but the newest `keep` (0: none).
+class Writer:
+    """Write checkpoints in a thread, one at a time; what goes wrong there is raised at the next call."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[Path] | None = None
+
+    def save(self, state: State, tensors: Tensors) -> None:
+        """Begin to write a checkpoint of tensors that nobody changes any more."""
+        self.wait()
+        self._last = self._pool.submit(save, self.folder, state, tensors, self.keep)
+
+    def wait(self) -> None:
+        """Return when everything is on the disk."""
+        if self._last:
+            self._last.result()
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Copies in main memory: the model's state dict, and the optimizers' under `key:parameter`."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+    @staticmethod
+    def of(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Tensors:
+        """Copy weights and moments; of shards in several processes (FSDP2) the whole, where all must take part."""
+        moments = {
+            f"{key}:{name}": _whole(value)
+            for name, parameter in model.named_parameters()
+            for optimizer in optimizers
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+        return Tensors({name: _whole(tensor) for name, tensor in model.state_dict().items()}, moments)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).to("cpu", copy=True)
+
+
+def save(folder: Path, state: State, tensors: Tensors, keep: int) -> Path:
+    """Write checkpoint `step-00000123` under `folder`, then remove all but the newest `keep` and the best (0: none).
 
     Everything is written and synced under another name first and the directory renamed, so a crash leaves the old
     checkpoints or the new one beside them.
@@ -51,23 +103,19 @@ def save(folder: Path, state: State, model: MaskedLM, optimizer: torch.optim.Opt
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
-    share(partial / WEIGHTS)
-    moments = {
-        f"{key}:{name}": value.detach().cpu()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
-    save_file(moments, partial / OPTIMIZER)
-    share(partial / OPTIMIZER)
+    for name, content in ((WEIGHTS, tensors.model), (OPTIMIZER, tensors.optimizer)):
+        save_file(content, partial / name)
+        share(partial / name)
     (partial / STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         sync(path)
     partial.rename(target)
     sync(folder)
     if keep:
+        kept = best(folder)
         for old in _all(folder)[:-keep]:
-            shutil.rmtree(old)
+            if old != kept:
+                shutil.rmtree(old)
     return target
 
 
@@ -96,11 +144,20 @@ def latest(folder: Path) -> Path | None:
     return max(_all(folder), default=None)
 
 
+def best(folder: Path) -> Path | None:
+    """The checkpoint of the lowest validation loss under `folder`, the earlier one of two; None where none has one."""
+    found = [(read_state(path).validation_loss, path) for path in _all(folder)]
+    return min(((loss, path) for loss, path in found if loss is not None), default=(0.0, None))[1]
+
+
 def find(path: Path) -> Path:
-    """Resolve a checkpoint, or a run's directory to its newest one; CheckpointError where there is none."""
+    """Resolve a checkpoint, a run's directory to its newest one, or RUN/best to that of the lowest validation loss.
+
+    CheckpointError where there is none.
+    """
     if (path / STATE).exists():
         return path
-    found = latest(path / "checkpoints")
+    found = best(path.parent / "checkpoints") if path.name == "best" else latest(path / "checkpoints")
     if found is None:
         raise CheckpointError(f"{path} is neither a checkpoint nor the output directory of a run that has one")
     return found
@@ -123,9 +180,8 @@ def load_model(checkpoint: Path, device: torch.device | str = "cpu") -> tuple[Ma
     return model.to(device), state
 
 
-def restore(checkpoint: Path, model: MaskedLM, optimizer: torch.optim.Optimizer, manifest: str,
-            config: dict[str, Any]) -> int:  # fmt: skip
-    """Load weights and moments, and return the steps taken.
+def check(checkpoint: Path, manifest: str, config: dict[str, Any]) -> State:
+    """Read the state of a checkpoint that a run goes on from.
 
     CheckpointError where the data or an option in FIXED is not what the checkpoint was made with. Others, such as the
     rate or the number of steps, may change: the run goes on under the new ones.
@@ -136,19 +192,37 @@ def restore(checkpoint: Path, model: MaskedLM, optimizer: torch.optim.Optimizer,
             f"{checkpoint} was trained on a dataset whose manifest has sha256 {state.manifest[:16]}…; this one has "
             f"{manifest[:16]}…: give the same --data, or start a new run in another --output"
         )
-    for path in FIXED:
+    config = json.loads(json.dumps(config))  # as the state was written
+    for path in FIXED + (("run.ramp", "run.steps") if _at(config, "run.ramp_from") else ()):
         before, now = _at(state.config, path), _at(config, path)
         if before != now:
             raise CheckpointError(
                 f"{checkpoint} was made with train.{path} = {before}; this run has {now}: resume with the same options"
             )
-    model.load_state_dict(load_file(checkpoint / WEIGHTS))
+    return state
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Load weights and moments into a model and optimizers of the same kind; CheckpointError where they are not."""
+    weights = load_file(checkpoint / WEIGHTS)
     parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(_like(weights[name], tensor))
+    owner = {id(p): each for each in optimizers for group in each.param_groups for p in group["params"]}
     for full, tensor in load_file(checkpoint / OPTIMIZER).items():
         key, name = full.split(":", 1)
-        # AdamW's own count of steps stays where the optimizer would have made it: on the device where it is fused
-        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device)
-    return state.step
+        parameter = parameters[name]
+        # the count of steps stays where the optimizer would have made it: on the device where it is fused
+        owner[id(parameter)].state[parameter][key] = (
+            _like(tensor, parameter) if tensor.shape == parameter.shape else tensor.to(parameter.device)
+        )
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Bring a tensor to where another is: its device, and its shards."""
+    tensor = tensor.to(other.device)
+    return distribute_tensor(tensor, other.device_mesh, other.placements) if isinstance(other, DTensor) else tensor
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH, Manifest, parse
-from schemas.packed import packed_record
+from schemas.packed import ALONE, packed_record
 
 FEISTEL_ROUNDS = 6
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which tables of the dataset directory to use: train to learn from, evaluate to measure on."""
+    """Which rows to use, and how often.
+
+    train: table to learn from. evaluate: table to measure on. weights: by source; how often its rows come in an epoch,
+    0.5 half of them, 2 each twice; 1 where it is not named, and for a row of several sources their mean by tokens. mix:
+    the same for the --data directories, in their order; empty: 1 for each. block: rows that are read together: the
+    order shuffles blocks of so many rows, and the rows within each 16 of them; for storage that is slow at single
+    rows; 0: all rows.
+    """
 
     train: str = "train"
     evaluate: str = "validation"
+    weights: dict[str, float] = field(default_factory=dict)
+    mix: tuple[float, ...] = ()
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        if min([*self.weights.values(), *self.mix, 0]) < 0 or self.block < 0:
+            raise ValueError("data: weights, mix and block must not be negative")
 
 
 @dataclass(frozen=True)
 class Rows:
     """Some packed rows, copied out of the map. Segments are the documents of a row, then its padding if it has any.
 
-    input_ids: int64 [rows, length]. word_start: bool [rows, length]. row_ids: uint64 [rows].
-    lens: int64 [segments], adding up to `length` row by row. padding: bool [segments].
+    input_ids: int64 [rows, length]. word_start: bool [rows, length]. row_ids: uint64 [rows], the directory's number in
+    the highest byte. lens: int64 [segments], adding up to `length` row by row. padding: bool [segments].
+    next_sentence: int8 [segments], as schemas.packed has it; ALONE in rows without pairs.
     """
 
     input_ids: np.ndarray
@@ -37,57 +57,62 @@ class Rows:
     row_ids: np.ndarray
     lens: np.ndarray
     padding: np.ndarray
-
-
-@dataclass(frozen=True)
-class Documents:
-    """What some rows say of their documents, in the order of their segments without padding.
-
-    source: str [documents]. bytes: int64 [documents], of text.
-    """
-
-    source: np.ndarray
-    bytes: np.ndarray
+    next_sentence: np.ndarray
 
 
 class _Batch:
     """Views of one mapped record batch; nothing is copied."""
 
-    def __init__(self, batch: pa.RecordBatch, length: int) -> None:
-        self.batch = batch
+    def __init__(self, batch: pa.RecordBatch, length: int, directory: int) -> None:
+        self.batch, self.directory = batch, np.uint64(directory << 56)
         self.tokens = batch.column("input_ids").flatten().to_numpy(zero_copy_only=True).reshape(-1, length)
         bits = np.frombuffer(batch.column("word_start").values.buffers()[1], np.uint8)  # lowest bit first
         self.words = bits[: len(batch) * length // 8].reshape(-1, length // 8)
         self.row_ids = batch.column("row_id").to_numpy(zero_copy_only=True)
         lens = batch.column("seq_lens")
         self.lens, self.offsets = lens.values.to_numpy(zero_copy_only=True), lens.offsets.to_numpy(zero_copy_only=True)
-
-    def seq_lens(self, row: int) -> np.ndarray:
-        return self.lens[self.offsets[row] : self.offsets[row + 1]]
+        pairs = batch.schema.get_field_index("next_sentence")
+        self.pairs = batch.column(pairs).values.to_numpy(zero_copy_only=True) if pairs >= 0 else None
 
 
 class PackedDataset:
-    """One table of a dataset directory of packed rows; every shard is mapped, none is read ahead."""
+    """One table of one or more dataset directories of packed rows; every shard is mapped, none is read ahead."""
 
-    def __init__(self, directory: Path | str, table: str) -> None:
-        """Map the shards of `table`; SchemaError where the directory, the manifest or a shard is amiss."""
-        self.directory, self.table = Path(directory), table
-        self.manifest = read_manifest(self.directory)
-        facts = self.manifest.facts
-        for fact in ("seq_len", "vocab_size"):
-            if not isinstance(facts.get(fact), int):
-                raise SchemaError(f"{self.directory}: the manifest states no {fact!r}; are its rows packed?")
-        self.seq_len, self.vocab_size = facts["seq_len"], facts["vocab_size"]
+    def __init__(self, directories: Path | str | Sequence[Path | str], table: str) -> None:
+        """Map the shards of `table`; SchemaError where a directory, a manifest or a shard is amiss."""
+        several = [directories] if isinstance(directories, (str, Path)) else directories
+        self.directories, self.table = [Path(each) for each in several], table
+        self.manifests = [read_manifest(each) for each in self.directories]
+        sizes = {(d, _fact(m, d, "seq_len"), _fact(m, d, "vocab_size")) for d, m in self._pairs()}
+        if len({size[1:] for size in sizes}) > 1:
+            found = "; ".join(f"{d}: seq_len {length}, vocab_size {ids:,}" for d, length, ids in sorted(sizes))
+            raise SchemaError(f"these directories do not go together, pack them alike: {found}")
+        ((_, self.seq_len, self.vocab_size), *_) = sizes
         if self.seq_len % 8:
-            raise SchemaError(f"{self.directory}: seq_len is {self.seq_len}; the trainer needs a multiple of 8")
-        shards = self.manifest.of(table)
+            raise SchemaError(f"{several[0]}: seq_len is {self.seq_len}; the trainer needs a multiple of 8")
+        self._batches = [
+            _Batch(batch, self.seq_len, number)
+            for number, (directory, manifest) in enumerate(self._pairs())
+            for batch in self._open(directory, manifest)
+        ]
+        self._starts = np.cumsum([0] + [len(batch.row_ids) for batch in self._batches])
+        self.has_pairs = any(batch.pairs is not None for batch in self._batches)
+        #: the largest number of segments in a row, its padding among them
+        self.most_segments = 1 + max((int(np.diff(batch.offsets).max()) for batch in self._batches), default=0)
+        if not len(self):
+            raise SchemaError(f"{several[0]}: table {table!r} holds no rows")
+
+    def _pairs(self) -> Iterator[tuple[Path, Manifest]]:
+        return zip(self.directories, self.manifests, strict=True)
+
+    def _open(self, directory: Path, manifest: Manifest) -> Iterator[pa.RecordBatch]:
+        shards = manifest.of(self.table)
         if not shards:
-            tables = ", ".join(self.manifest.tables()) or "none"
-            raise SchemaError(f"{self.directory}: the manifest names no shard of table {table!r}; its tables: {tables}")
+            tables = ", ".join(manifest.tables()) or "none"
+            raise SchemaError(f"{directory}: the manifest names no shard of table {self.table!r}; its tables: {tables}")
         record = packed_record(self.seq_len, self.vocab_size)
-        self._batches: list[_Batch] = []
         for shard in shards:
-            path = self.directory / shard.path
+            path = directory / shard.path
             if not path.exists() or path.stat().st_size != shard.bytes:
                 raise SchemaError(f"{path} is missing or not of {shard.bytes:,} bytes, as the manifest says")
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -101,55 +126,114 @@ class PackedDataset:
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
             if sum(map(len, batches)) != shard.rows:
                 raise SchemaError(f"{path} holds {sum(map(len, batches)):,} rows; the manifest says {shard.rows:,}")
-            self._batches += [_Batch(batch, self.seq_len) for batch in batches if len(batch)]
-        self._starts = np.cumsum([0] + [len(batch.row_ids) for batch in self._batches])
-        if not len(self):
-            raise SchemaError(f"{self.directory}: table {table!r} holds no rows")
+            yield from (batch for batch in batches if len(batch))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _find(self, rows: np.ndarray) -> list[tuple[_Batch, int]]:
-        """Batch and offset of each global row."""
-        number = np.searchsorted(self._starts, rows, side="right") - 1
-        offset = rows - self._starts[number]
-        return [(self._batches[b], i) for b, i in zip(number.tolist(), offset.tolist(), strict=True)]
+    def sha256(self) -> str:
+        """Name the data: the manifest's sha256, or of several manifests the sha256 of theirs."""
+        names = [manifest.sha256() for manifest in self.manifests]
+        return names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
+
+    def _groups(self, rows: np.ndarray) -> Iterator[tuple[_Batch, np.ndarray, np.ndarray]]:
+        """Sort rows by where they stand: for each record batch its chosen offsets, and their places in `rows`."""
+        order = np.argsort(rows, kind="stable")
+        inside = rows[order]
+        number = np.searchsorted(self._starts, inside, side="right") - 1
+        edges = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
+        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            batch = int(number[begin])
+            yield self._batches[batch], inside[begin:end] - self._starts[batch], order[begin:end]
 
     def rows(self, rows: np.ndarray) -> Rows:
         """Gather rows by their global number: int [n] below len(self), in the order given."""
-        found = self._find(rows)
-        ids = np.stack([batch.tokens[i] for batch, i in found]).astype(np.int64)
+        ids = np.empty((len(rows), self.seq_len), np.int64)
+        bits = np.empty((len(rows), self.seq_len // 8), np.uint8)
+        row_ids, counts = np.empty(len(rows), np.uint64), np.empty(len(rows), np.int64)
+        found = []
+        for batch, offsets, places in self._groups(rows):
+            ids[places], bits[places] = batch.tokens[offsets], batch.words[offsets]
+            row_ids[places] = batch.row_ids[offsets] | batch.directory
+            counts[places] = batch.offsets[offsets + 1] - batch.offsets[offsets]
+            found.append((batch, offsets, places))
         if ids.max() >= self.vocab_size:
-            raise SchemaError(f"{self.directory}: token id {ids.max()} in {self.table!r} of {self.vocab_size:,} ids")
-        words = np.unpackbits(np.stack([batch.words[i] for batch, i in found]), axis=1, bitorder="little").view(bool)
-        row_ids = np.array([batch.row_ids[i] for batch, i in found], np.uint64)
-        lens: list[int] = []
-        padding: list[bool] = []
-        for (batch, i), row_id in zip(found, row_ids, strict=True):
-            mine = batch.seq_lens(i).tolist()
-            rest = self.seq_len - sum(mine)
-            if rest < 0:
-                raise SchemaError(f"{self.directory}: seq_lens of row {row_id} in {self.table!r} exceed {self.seq_len}")
-            lens += [*mine, rest] if rest else mine
-            padding += [False] * len(mine) + [True] * (rest > 0)
-        return Rows(ids, words, row_ids, np.array(lens, np.int64), np.array(padding, bool))
+            raise SchemaError(f"{self.directories}: token id {ids.max()} in {self.table!r} of {self.vocab_size:,} ids")
+        # every row gets a place more, for its padding, which is dropped again where there is none
+        ends = np.cumsum(counts + 1)
+        lens, pairs = np.zeros(ends[-1], np.int64), np.full(ends[-1], ALONE, np.int8)
+        for batch, offsets, places in found:
+            source, target = batch.offsets[offsets].astype(np.int64), (ends - counts - 1)[places]
+            ramp = np.arange(counts[places].sum()) - np.repeat(
+                np.cumsum(counts[places]) - counts[places], counts[places]
+            )
+            source, target = (np.repeat(each, counts[places]) + ramp for each in (source, target))
+            lens[target] = batch.lens[source]
+            if batch.pairs is not None:
+                pairs[target] = batch.pairs[source]
+        rest = self.seq_len - np.add.reduceat(lens, ends - counts - 1)
+        if rest.min() < 0:
+            bad = row_ids[rest.argmin()]
+            raise SchemaError(f"{self.directories}: seq_lens of row {bad} in {self.table!r} exceed {self.seq_len}")
+        lens[ends - 1] = rest
+        padding = np.zeros(len(lens), bool)
+        padding[ends - 1] = True
+        keep = lens > 0
+        words = np.unpackbits(bits, axis=1, bitorder="little").view(bool)
+        return Rows(ids, words, row_ids, lens[keep], padding[keep], pairs[keep])
 
-    def documents(self, rows: np.ndarray) -> Documents:
-        """Describe the documents in rows given by their global number."""
-        found = self._find(rows)
-        sources = [source for batch, i in found for source in batch.batch.column("sources")[i].as_py()]
-        sizes = [size for batch, i in found for size in batch.batch.column("byte_lens")[i].as_py()]
-        return Documents(np.array(sources), np.array(sizes, np.int64))
+    def documents(self, rows: np.ndarray) -> pa.Table:
+        """Describe the documents of rows, in the order of their segments without padding: id, source, bytes (of text).
+
+        A document that is cut over several segments stands in the table several times.
+        """
+        names = {"id": "doc_ids", "source": "sources", "bytes": "byte_lens"}
+        parts, places = [], []
+        for batch, offsets, where in self._groups(rows):
+            lists = [batch.batch.column(name).take(pa.array(offsets)) for name in names.values()]
+            parts.append(pa.table([each.flatten() for each in lists], names=list(names)))
+            places.append(np.repeat(where, lists[0].value_lengths().to_numpy()))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return pa.concat_tables(parts).take(pa.array(order))
+
+    def weights(self, config: DataConfig) -> np.ndarray | None:
+        """Weight of each row, float64 [rows]; None where all are 1."""
+        mix = config.mix or (1.0,) * len(self.directories)
+        if len(mix) != len(self.directories):
+            raise ValueError(f"data.mix has {len(mix)} weights for {len(self.directories)} --data directories")
+        if set(mix) == {1.0} and set(config.weights.values()) <= {1.0}:
+            return None
+        parts, seen = [], set()
+        for batch in self._batches:
+            sources = batch.batch.column("sources").values.dictionary_encode()
+            names = sources.dictionary.to_pylist()
+            seen |= set(names)
+            known = np.array([config.weights.get(name, 1.0) for name in names])
+            lens = batch.lens.astype(np.float64)
+            total, weighted = (np.append(0, np.cumsum(each)) for each in (lens, lens * known[sources.indices]))
+            first, last = batch.offsets[:-1], batch.offsets[1:]
+            mean = (weighted[last] - weighted[first]) / (total[last] - total[first])
+            parts.append(mix[int(batch.directory) >> 56] * mean)
+        if unknown := sorted(set(config.weights) - seen):
+            raise ValueError(
+                f"data.weights names {unknown[0]!r}; the sources of {self.table!r}: {', '.join(sorted(seen))}"
+            )
+        return np.concatenate(parts)
 
     def token_counts(self, most_rows: int = 65_536) -> np.ndarray:
         """Count token ids: int64 [vocab_size], over all rows or, of a larger table, over `most_rows` drawn evenly."""
         counts = np.zeros(self.vocab_size, np.int64)
         chosen = shuffled(np.arange(min(most_rows, len(self))), len(self), seed=0)
-        batch = np.searchsorted(self._starts, chosen, side="right") - 1
-        for b in np.unique(batch).tolist():
-            tokens = self._batches[b].tokens[np.sort(chosen[batch == b] - self._starts[b])]
-            counts += np.bincount(tokens.ravel(), minlength=self.vocab_size)[: self.vocab_size]
+        for batch, offsets, _ in self._groups(chosen):
+            counts += np.bincount(batch.tokens[offsets].ravel(), minlength=self.vocab_size)[: self.vocab_size]
         return counts
+
+
+def _fact(manifest: Manifest, directory: Path, name: str) -> int:
+    value = manifest.facts.get(name)
+    if not isinstance(value, int):
+        raise SchemaError(f"{directory}: the manifest states no {name!r}; are its rows packed?")
+    return value
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -189,14 +273,99 @@ def shuffled(positions: np.ndarray, size: int, seed: int, epoch: int = 0) -> np.
     return value.astype(np.int64)
 
 
-def schedule(positions: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Say which row stands at each position of an endless run over `size` rows: (row, epoch), int64 [n] each.
+class Schedule:
+    """Which row stands at each position of an endless run; each epoch has an order of its own.
 
-    Each epoch visits every row once, in an order of its own. A run needs no other data state than its position.
+    A run needs no other data state than its position. Weighted rows are drawn systematically (Madow 1949): a row of
+    weight w comes ⌊w⌋ or ⌈w⌉ times in an epoch, w times on average.
     """
-    epochs = positions // size
-    rows = np.empty_like(positions)
-    for epoch in np.unique(epochs).tolist():
-        chosen = epochs == epoch
-        rows[chosen] = shuffled(positions[chosen] % size, size, seed, epoch)
-    return rows, epochs
+
+    def __init__(self, size: int, seed: int, *, block: int = 0, weights: np.ndarray | None = None) -> None:
+        """Order `size` rows. weights: float64 [size]. block: see DataConfig; ValueError where no weight is above 0."""
+        self.rows, self.seed, self.block = size, seed, block
+        self.cumulated = None if weights is None else np.cumsum(weights)
+        if self.cumulated is not None:
+            if not self.cumulated[-1] > 0:
+                raise ValueError("the weights leave no row to train on")
+            size = max(1, round(float(self.cumulated[-1])))
+        self.size = size
+
+    def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Say for positions, int64 [n]: (row, draw), int64 [n] each; a row never has the same draw twice.
+
+        The draw is the epoch, unless a weight above 1 brings a row several times in one.
+        """
+        epochs = positions // self.size
+        rows = np.empty_like(positions)
+        draws = epochs.copy()
+        for epoch in np.unique(epochs).tolist():
+            chosen = epochs == epoch
+            rows[chosen] = self._order(positions[chosen] % self.size, epoch)
+            if self.cumulated is not None:
+                rows[chosen], draws[chosen] = self._pick(rows[chosen], epoch)
+        return rows, draws
+
+    def _order(self, inside: np.ndarray, epoch: int) -> np.ndarray:
+        if not self.block:
+            return shuffled(inside, self.size, self.seed, epoch)
+        window = 16 * self.block  # rows of 16 blocks of the shuffled order are shuffled with each other
+        first = inside // window * window
+        out = np.empty_like(inside)
+        for start in np.unique(first).tolist():
+            chosen = first == start
+            span = min(window, self.size - start)
+            out[chosen] = start + shuffled(inside[chosen] - start, span, self.seed, epoch * 2**32 + start // window)
+        block, whole = out // self.block, self.size // self.block
+        inner = block < whole  # the last one may be shorter, and stays
+        block[inner] = shuffled(block[inner], whole, self.seed, epoch)
+        return block * self.block + out % self.block
+
+    def _pick(self, slots: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.cumulated is not None
+        step = float(self.cumulated[-1]) / self.size
+        shift = int.from_bytes(hashlib.blake2b(f"shift {self.seed} {epoch}".encode(), digest_size=4).digest()) / 2**32
+        rows = np.searchsorted(self.cumulated, (slots + shift) * step, side="right")
+        rows = np.minimum(rows, self.rows - 1)
+        before = np.where(rows > 0, self.cumulated[rows - 1], 0.0)
+        copy = slots - np.ceil(before / step - shift).astype(np.int64)
+        most = 1 + int(np.ceil(np.diff(self.cumulated, prepend=0.0).max() / step))
+        return rows, epoch * most + np.maximum(copy, 0)
+
+
+def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
+    """Run an iterator in a thread, at most `depth` items ahead; 0: without a thread. What it raises is raised here."""
+    if not depth:
+        yield from items
+        return
+    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    closed = threading.Event()
+
+    def put(entry: tuple[bool, T | BaseException | None]) -> bool:
+        while not closed.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            if all(put((True, item)) for item in items):
+                put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=run, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if not more:
+                if item is not None:
+                    raise item  # type: ignore[misc]
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        closed.set()
+        thread.join()

@@ -1,6 +1,9 @@
 """Evaluation under fixed masks: loss, accuracy and bits per byte, by source, beside the unigram model.
 
     python -m trainer.evaluate --checkpoint RUN_OR_CHECKPOINT --data DIR [--table validation] [--metrics FILE]
+    python -m trainer.evaluate --checkpoint RUN/best --data DIR --table train --passes 3 --losses FILE.arrow
+
+--losses writes what each document cost (see schemas/losses.py); more passes guess at more of its tokens.
 
 Bits per byte: mean loss of a masked token, in bits, times the tokens per byte of the text. It makes models with
 different tokenizers comparable, but it is no code length: each token is guessed with most others in view.
@@ -18,13 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.packed import IGNORE_INDEX
 from trainer import checkpoint
 from trainer.cli import guarded
+from trainer.config import PRECISIONS
 from trainer.data import PackedDataset, shuffled
+from trainer.losses import by_piece
+from trainer.losses import table as loss_table
+from trainer.losses import write as write_losses
 from trainer.masking import ORDINARY, MaskConfig
-from trainer.model import MaskedLM
-from trainer.step import MicroBatch, token_losses
+from trainer.step import MicroBatch, Objective
 from trainer.world import World, connect
 
 SEED = 0  # of evaluation masks and of the choice of rows: one for all runs, so that their numbers compare
@@ -41,10 +46,11 @@ def log_unigram(counts: np.ndarray) -> torch.Tensor:
 class Losses:
     """What each document of the evaluated rows cost, one entry for each document segment.
 
-    source: str. loss, unigram: float64, summed nats under the model and under the unigram model. masked, correct,
-    tokens, bytes: int64; tokens are the ordinary ones, masked or not.
+    id: bytes. source: str. loss, unigram: float64, summed nats under the model and under the unigram model. masked,
+    correct, tokens, bytes: int64; tokens are the ordinary ones, masked or not.
     """
 
+    id: np.ndarray
     source: np.ndarray
     loss: np.ndarray
     unigram: np.ndarray
@@ -82,39 +88,34 @@ class Losses:
 
 
 @torch.no_grad()
-def measure(model: MaskedLM, dataset: PackedDataset, rows: np.ndarray, unigram: torch.Tensor, mask: MaskConfig, *,
-            batch: int, precision: str, world: World) -> Losses:  # fmt: skip
-    """Evaluate global rows in batches dealt out to the processes; every process gets the same whole result."""
+def measure(objective: Objective, dataset: PackedDataset, rows: np.ndarray, unigram: torch.Tensor, mask: MaskConfig, *,
+            batch: int, world: World, draw: int = 0) -> Losses:  # fmt: skip
+    """Evaluate global rows in batches dealt out to the processes; every process gets the same whole result.
+
+    draw: which of a row's masks.
+    """
     starts = range(0, len(rows), batch)
-    mine = {
-        start: _measure(model, dataset, rows[start : start + batch], unigram, mask, precision, world.device)
-        for start in starts[world.rank :: world.size]
-    }
+    rounds = range(world.rank, -(-len(starts) // world.size) * world.size, world.size)
+    mine = {}
+    for start in (starts[min(number, len(starts) - 1)] for number in rounds):  # as often in all: shards need them all
+        mine[start] = _measure(objective, dataset, rows[start : start + batch], unigram, mask, draw)
     parts = {start: part for shares in world.gather(mine) for start, part in shares.items()}
     return Losses.join([parts[start] for start in starts])
 
 
-def _measure(model: MaskedLM, dataset: PackedDataset, chosen: np.ndarray, unigram: torch.Tensor, mask: MaskConfig,
-             precision: str, device: torch.device) -> Losses:  # fmt: skip
-    rows, documents = dataset.rows(chosen), dataset.documents(chosen)
-    epochs = np.zeros(len(chosen), np.int64)
-    micro = MicroBatch.of(rows, epochs, mask, dataset, SEED, device)
-    losses, logits = token_losses(model, micro, precision)
-    correct = logits.argmax(-1) == micro.labels
-    segment = micro.segments.document.flatten()[micro.slots].cpu().numpy()
-    labels = micro.labels.cpu().numpy()
-    valid = labels != IGNORE_INDEX
-    where = segment[valid]
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(where, values[valid].astype(np.float64), minlength=len(rows.lens))[~rows.padding]
-
-    ordinary = (rows.input_ids >= ORDINARY).ravel()
-    tokens = np.add.reduceat(ordinary.astype(np.int64), np.cumsum(rows.lens) - rows.lens)[~rows.padding]
-    baseline = -unigram.numpy()[np.where(valid, labels, 0)]
-    masked, right = (total(values).astype(np.int64) for values in (valid, correct.cpu().numpy()))
-    loss = total(losses.cpu().numpy())
-    return Losses(documents.source, loss, total(baseline), masked, right, tokens, documents.bytes)
+def _measure(objective: Objective, dataset: PackedDataset, chosen: np.ndarray, unigram: torch.Tensor, mask: MaskConfig,
+             draw: int) -> Losses:  # fmt: skip
+    documents = dataset.documents(chosen)
+    micro = MicroBatch.of(dataset, chosen, np.full(len(chosen), draw, np.int64), mask, SEED)
+    losses, _, best = objective.on(micro)
+    labels = micro.labels.numpy()
+    baseline = -unigram.numpy()[np.maximum(labels, 0)]
+    values = (losses.cpu().numpy(), baseline, np.ones(len(labels)), best.cpu().numpy() == labels)
+    loss, floor, masked, right = by_piece(micro, *values)
+    return Losses(
+        np.array(documents["id"].to_pylist(), object), np.array(documents["source"].to_pylist(), object), loss, floor,
+        masked.astype(np.int64), right.astype(np.int64), micro.ordinary, documents["bytes"].to_numpy().astype(np.int64),
+    )  # fmt: skip
 
 
 def choose_rows(dataset: PackedDataset, most: int) -> np.ndarray:
@@ -140,15 +141,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint, or a run: its newest one")
-    parser.add_argument("--data", type=Path, required=True, help="directory of packed rows")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint; a run: its newest; RUN/best")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="directories of packed rows")
     parser.add_argument("--table", default="validation", help="table to evaluate on")
     parser.add_argument("--train-table", default="train", help="table whose token frequencies are the unigram model")
     parser.add_argument("--rows", type=int, default=0, help="packed rows to use, the same for every run; 0: all")
     parser.add_argument("--ratio", type=float, default=0.15, help="share of tokens masked")
+    parser.add_argument("--passes", type=int, default=1, help="times to go over the rows, each under other masks")
     parser.add_argument("--batch", type=int, default=8, help="packed rows in a batch")
     parser.add_argument("--threads", type=int, default=1, help="threads; 0: all cores; bits depend on it")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="as run.precision in training")
     parser.add_argument("--metrics", type=Path, help="JSON file to write the report to")
+    parser.add_argument("--losses", type=Path, help="Arrow file to write the losses of documents to")
     options = parser.parse_args(argv)
 
     world = connect(options.threads)
@@ -156,19 +160,23 @@ def main(argv: list[str] | None = None) -> int:
     dataset = PackedDataset(options.data, options.table)
     if dataset.vocab_size != state.architecture.vocab_size:
         raise checkpoint.CheckpointError(
-            f"the model has {state.architecture.vocab_size:,} token ids, {options.data} {dataset.vocab_size:,}: "
+            f"the model has {state.architecture.vocab_size:,} token ids, {options.data[0]} {dataset.vocab_size:,}: "
             "evaluate on rows that were packed with the model's own tokenizer"
         )
     unigram = log_unigram(PackedDataset(options.data, options.train_table).token_counts())
-    mask = MaskConfig(ratio=options.ratio)
-    losses = measure(
-        model.eval(), dataset, choose_rows(dataset, options.rows), unigram, mask,
-        batch=options.batch, precision="auto", world=world,
-    )  # fmt: skip
+    objective = Objective(model.eval(), options.precision, world.device)
+    chosen, mask = choose_rows(dataset, options.rows), MaskConfig(ratio=options.ratio)
+    losses = Losses.join([
+        measure(objective, dataset, chosen, unigram, mask, batch=options.batch, world=world, draw=draw)
+        for draw in range(options.passes)
+    ])  # fmt: skip
     report = {"step": state.step, "table": options.table, **losses.report()}
     if world.rank:
         return 0
     print(table(report))
+    if options.losses:
+        rows = loss_table(losses.id, losses.source, state.step, losses.loss, losses.masked)
+        write_losses(options.losses, [rows])
     if options.metrics:
         options.metrics.parent.mkdir(parents=True, exist_ok=True)
         options.metrics.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")

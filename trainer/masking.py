@@ -13,27 +13,30 @@ import numpy as np
 from schemas.packed import IGNORE_INDEX, MASK_ID, SPECIAL_TOKENS
 
 ORDINARY = len(SPECIAL_TOKENS)  # the first id that may be masked or drawn
+LONGEST_SPAN = 10  # words; as SpanBERT cuts its spans
 
 
 @dataclass(frozen=True)
 class MaskConfig:
     """What is hidden from the model.
 
-    ratio: share of the maskable tokens of a row. unit: 'token' or 'word' (all tokens of a word or none; words by the
-    shards' word_start, so Chinese words too). mask, random: shares of the chosen tokens that become [MASK] or a random
-    ordinary token; the rest stay (Devlin et al. 2019: 0.8, 0.1).
+    ratio: share of the maskable tokens of a row. unit: 'token', 'word' (all tokens of a word or none; words by the
+    shards' word_start, so Chinese words too) or 'span' (runs of whole words). span: chance that a span ends after a
+    word; of spans up to 10 words long (SpanBERT, Joshi et al. 2020: 0.2). mask, random: shares of the chosen tokens
+    that become [MASK] or a random ordinary token; the rest stay (Devlin et al. 2019: 0.8, 0.1).
     """
 
     ratio: float = 0.3
     unit: str = "token"
+    span: float = 0.2
     mask: float = 0.8
     random: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1 or self.mask < 0 or self.random < 0 or self.mask + self.random > 1:
             raise ValueError(f"mask: ratio must lie between 0 and 1, mask + random at most 1; got {self}")
-        if self.unit not in ("token", "word"):
-            raise ValueError(f"mask.unit is {self.unit!r}; it must be 'token' or 'word'")
+        if self.unit not in ("token", "word", "span") or not 0 < self.span <= 1:
+            raise ValueError(f"mask: unit must be 'token', 'word' or 'span', span above 0 and at most 1; got {self}")
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,16 @@ def philox(counter: list[np.ndarray], key: int) -> list[np.ndarray]:
     return [c0, c1, c2, c3]
 
 
-def draws(row_ids: np.ndarray, epochs: np.ndarray, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two random 32-bit words for each slot of each row: uint64 [rows, length] twice."""
-    block = np.arange((length + 1) // 2, dtype=np.uint64)[None]
-    ids = row_ids.astype(np.uint64)[:, None]
+def draws(
+    row_ids: np.ndarray, epochs: np.ndarray, length: int, seed: int, first: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two random 32-bit words for each slot of each row: uint64 [rows, length] twice. first: block of the counter."""
+    block = np.arange(first, first + (length + 1) // 2, dtype=np.uint64)[None]
+    ids: np.ndarray = row_ids.astype(np.uint64)[:, None]
     counter = [block, ids & np.uint64(0xFFFFFFFF), ids >> np.uint64(32), epochs.astype(np.uint64)[:, None]]
     w0, w1, w2, w3 = philox(counter, seed % 2**64)
-    pairs = (np.stack(pair, axis=-1).reshape(len(ids), -1)[:, :length] for pair in ((w0, w2), (w1, w3)))
-    first, second = pairs
-    return first, second
+    one, two = (np.stack(pair, axis=-1).reshape(len(ids), -1)[:, :length] for pair in ((w0, w2), (w1, w3)))
+    return one, two
 
 
 def words(maskable: np.ndarray, word_start: np.ndarray) -> np.ndarray:
@@ -79,6 +83,22 @@ def words(maskable: np.ndarray, word_start: np.ndarray) -> np.ndarray:
     after_special = np.ones_like(maskable)
     after_special[:, 1:] = ~maskable[:, :-1]
     return np.cumsum(word_start | after_special | ~maskable, axis=1) - 1
+
+
+def spans(word: np.ndarray, maskable: np.ndarray, score: np.ndarray, chance: float) -> np.ndarray:
+    """Join the numbered words of each row into spans: int64 [rows, length], numbers from 0.
+
+    After each word a span ends if its first slot's `score` (32-bit words) falls below `chance`, or after LONGEST_SPAN
+    words, or before a special token; special tokens have numbers of their own.
+    """
+    starts = np.ones(word.shape, bool)
+    starts[:, 1:] = word[:, 1:] != word[:, :-1]
+    new = starts & (score < np.uint64(round(chance * 2**32)))
+    new |= ~maskable
+    new[:, 1:] |= ~maskable[:, :-1]
+    new[:, 0] = True
+    first = np.maximum.accumulate(np.where(new, word, 0), axis=1)  # the span's first word
+    return np.cumsum(new | (starts & ((word - first) % LONGEST_SPAN == 0)), axis=1) - 1
 
 
 def choose(score: np.ndarray, maskable: np.ndarray, quota: np.ndarray, word: np.ndarray | None = None) -> np.ndarray:
@@ -146,7 +166,11 @@ def mask_rows(
     quota = np.where(total > 0, np.maximum(1, np.rint(config.ratio * total)), 0).astype(np.int64)
     most = max(1, round(config.ratio * length))
     score, action = draws(row_ids, epochs, length, seed)
-    chosen = choose(score, maskable, quota, words(maskable, word_start) if config.unit == "word" else None)
+    unit = None if config.unit == "token" else words(maskable, word_start)
+    if unit is not None and config.unit == "span":
+        ends, _ = draws(row_ids, epochs, length, seed, first=1 << 31)  # blocks that no row is long enough to reach
+        unit = spans(unit, maskable, ends, config.span)
+    chosen = choose(score, maskable, quota, unit)
 
     # one number decides both: which interval it falls into, and where in the interval which random id
     mask, swap = (np.uint64(round(share * 2**32)) for share in (config.mask, config.random))

@@ -60,9 +60,10 @@ class Architecture:
     rope_theta: float
     norm_eps: float
     init_std: float
+    next_sentence: bool = False
 
     @staticmethod
-    def of(config: ModelConfig, vocab_size: int, max_length: int) -> Architecture:
+    def of(config: ModelConfig, vocab_size: int, max_length: int, *, next_sentence: bool = False) -> Architecture:
         """Resolve a preset and its replacements; ValueError where the sizes do not fit each other."""
         if config.preset not in PRESETS:
             raise ValueError(f"model.preset is {config.preset!r}; it must be one of {', '.join(PRESETS)}")
@@ -74,7 +75,7 @@ class Architecture:
             raise ValueError(f"model: hidden {hidden} must be {heads} heads times an even size, and no size below 1")
         std = 0.02 * math.sqrt(768 / hidden) if config.init_std is None else config.init_std
         return Architecture(
-            vocab_size, max_length, layers, hidden, heads, inner, config.rope_theta, config.norm_eps, std
+            vocab_size, max_length, layers, hidden, heads, inner, config.rope_theta, config.norm_eps, std, next_sentence
         )
 
 
@@ -183,7 +184,7 @@ class Decoder(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """Encoder, prediction head and tied decoder."""
+    """Encoder, prediction head and tied decoder; for rows of pairs a second head, for the next sentence."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -191,12 +192,16 @@ class MaskedLM(nn.Module):
         self.model = Encoder(arch)
         self.head = Head(arch)
         self.decoder = Decoder(arch)
+        if arch.next_sentence:
+            self.next_sentence = nn.Linear(arch.hidden, 2)
 
     def forward(self, input_ids: Tensor, segments: Segments, slots: Tensor | None = None) -> Tensor:
         """Logits, float [n, vocabulary]: of the slots (int64 [n], into the flattened batch), or of all."""
         hidden = self.model(input_ids, segments).flatten(0, 1)
-        if slots is not None:
-            hidden = hidden[slots]
+        return self.logits(hidden if slots is None else hidden[slots])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits, float [n, vocabulary], of hidden states [n, hidden]."""
         return self.decoder(self.head(hidden), self.model.embeddings.tok_embeddings.weight)
 
     @torch.no_grad()
@@ -212,6 +217,38 @@ class MaskedLM(nn.Module):
                 std = self.arch.init_std / (math.sqrt(2 * self.arch.layers) if name.endswith(residual) else 1)
                 nn.init.trunc_normal_(parameter, 0.0, std, -2 * std, 2 * std, generator=generator)
             else:
-                parameter.fill_(0.0 if name == "decoder.bias" else 1.0)
+                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
         if log_unigram is not None:
             self.decoder.bias.copy_(log_unigram)
+
+
+class Classifier(nn.Module):
+    """Encoder, mean over each text's tokens, prediction head and a linear layer: one logit for each class.
+
+    The state dict of `transformers.ModernBertForSequenceClassification` with classifier_pooling "mean".
+    """
+
+    def __init__(self, arch: Architecture, classes: int) -> None:
+        super().__init__()
+        self.arch = arch
+        self.model = Encoder(arch)
+        self.head = Head(arch)
+        self.classifier = nn.Linear(arch.hidden, classes)
+
+    @staticmethod
+    def of(pretrained: MaskedLM, classes: int) -> Classifier:
+        """Take over the encoder and the head, not copied, below a linear layer of zeros: every class as likely."""
+        model = Classifier(pretrained.arch, classes)
+        model.model, model.head = pretrained.model, pretrained.head
+        nn.init.zeros_(model.classifier.weight)
+        nn.init.zeros_(model.classifier.bias)
+        return model
+
+    def forward(self, input_ids: Tensor, segments: Segments, texts: Tensor) -> Tensor:
+        """Logits, float [n, classes], of the segments that `texts` numbers (int64 [n]; padding is a segment too)."""
+        hidden = self.model(input_ids, segments).flatten(0, 1)
+        # a sum over each segment in a fixed order, unlike index_add, which adds in varying order on CUDA
+        starts = segments.cu_seqlens
+        sums = torch.segment_reduce(hidden, "sum", offsets=starts.long(), initial=0)
+        pooled = sums[texts] / starts.diff()[texts, None]
+        return self.classifier(self.head(pooled))

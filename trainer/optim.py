@@ -1,49 +1,178 @@
-"""AdamW, its parameter groups and the learning rate's schedule."""
+"""Optimizers, their parameter groups, and the learning rate's schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+NAMES = ("adamw", "sgd", "lars", "lamb", "muon")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW (Loshchilov and Hutter 2019) with warm-up, a constant rate and a 1−√ decay (Hägele et al. 2024).
+    """How gradients become steps.
 
-    lr: peak rate. beta1, beta2, eps: of Adam's moments. weight_decay: of matrices only. clip: largest norm of a step's
-    gradient. warmup, decay: shares of the run's steps.
+    name: 'adamw' (Loshchilov and Hutter 2019), 'sgd' (with momentum), 'lars' (You et al. 2017), 'lamb' (You et al.
+    2020), or 'muon' (Jordan 2024) for the matrices of the layers with AdamW for the rest, both at AdamW's scale of
+    rates. lr: peak rate. momentum: of sgd, lars and muon. beta1, beta2, eps: of Adam's moments. trust: LARS's
+    coefficient. weight_decay: of matrices only. clip: largest norm of a step's gradient; 0: none. schedule: after the
+    linear warm-up 'constant' with a final 1−√ decay (Hägele et al. 2024), 'linear' or 'cosine' down to 0. warmup,
+    decay: shares of the run's steps; decay is of the constant schedule.
     """
 
+    name: str = "adamw"
     lr: float = 3e-3
+    momentum: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
+    trust: float = 0.001
     weight_decay: float = 0.01
     clip: float = 1.0
+    schedule: str = "constant"
     warmup: float = 0.05
     decay: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"optim.name is {self.name!r}; it must be one of {', '.join(NAMES)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"optim.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         if self.warmup < 0 or self.decay < 0 or self.warmup + self.decay > 1:
             raise ValueError(f"optim: warmup {self.warmup} and decay {self.decay} must be shares of at most 1 together")
+        if not (self.lr > 0 and self.clip >= 0):
+            raise ValueError(f"optim: lr {self.lr} must be above 0 and clip {self.clip} at least 0")
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Rate of a step, from 0: linear up to `lr`, constant, then lr · (1 − √progress) down to almost 0."""
+    """Rate of a step, from 0: linear up to `lr`, then as the schedule says, down to almost 0."""
     warmup, decay = math.ceil(config.warmup * steps), math.ceil(config.decay * steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(steps - warmup, 1)
+    if config.schedule == "linear":
+        return config.lr * (1 - progress)
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * progress)) / 2
     if step >= steps - decay:
         return config.lr * (1 - math.sqrt((step - (steps - decay)) / decay))
     return config.lr
 
 
-def build(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Make the optimizer; only matrices decay (norms and biases have no direction in which 0 is simpler)."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Give every parameter group its share of the rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+
+
+def groups(named: Iterable[tuple[str, Tensor]], weight_decay: float, depth: Callable[[str], int],
+           layer_decay: float) -> list[dict[str, Any]]:  # fmt: skip
+    """Group parameters by whether they decay and by rate: layer_decay ** depth of the peak.
+
+    Only matrices decay: norms and biases have no direction in which 0 is simpler.
+    """
+    found: dict[tuple[bool, int], list[Tensor]] = {}
+    for name, parameter in named:
+        found.setdefault((parameter.ndim >= 2, depth(name)), []).append(parameter)
+    return [
+        {"params": members, "weight_decay": weight_decay * matrix, "scale": layer_decay**below, "matrix": matrix}
+        for (matrix, below), members in found.items()
+    ]
+
+
+def build(model: nn.Module, config: OptimConfig, layer_decay: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Make the optimizers of a model whose encoder is `model.model`: one, or two for Muon.
+
+    layer_decay: the rate of each layer over that of the layer above it (Clark et al. 2020); the embeddings stand below
+    the first layer, the heads above the last.
+    """
+    layers = len(model.model.layers)  # type: ignore[union-attr, arg-type]
+
+    def depth(name: str) -> int:
+        if name.startswith("model.layers."):
+            return layers - int(name.split(".")[2])
+        return layers + 1 if name.startswith("model.embeddings.") else 0
+
+    def grouped(chosen: Callable[[str, Tensor], bool]) -> list[dict[str, Any]]:
+        named = ((name, parameter) for name, parameter in model.named_parameters() if chosen(name, parameter))
+        return groups(named, config.weight_decay, depth, layer_decay)
+
+    def adamw(parts: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parts, config.lr, (config.beta1, config.beta2), config.eps, fused=True)
+
+    if config.name == "muon":
+
+        def hidden(name: str, parameter: Tensor) -> bool:
+            return parameter.ndim == 2 and name.startswith("model.layers.")
+
+        matrices = grouped(hidden)
+        muon = torch.optim.Muon(matrices, config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+        return [muon, adamw(grouped(lambda name, parameter: not hidden(name, parameter)))]
+    parts = grouped(lambda name, parameter: True)
+    if config.name == "adamw":
+        return [adamw(parts)]
+    if config.name == "sgd":
+        return [torch.optim.SGD(parts, config.lr, config.momentum, fused=True)]
+    if config.name == "lars":
+        return [Lars(parts, config.lr, config.momentum, config.trust)]
+    return [Lamb(parts, config.lr, (config.beta1, config.beta2), config.eps)]
+
+
+def _ratio(weights: Tensor, step: Tensor) -> Tensor:
+    """‖weights‖ / ‖step‖, or 1 where either is 0: a tensor, so that no device has to wait for it."""
+    above, below = torch.linalg.vector_norm(weights), torch.linalg.vector_norm(step)
+    return torch.where((above > 0) & (below > 0), above / below, torch.ones_like(above))
+
+
+class Lars(torch.optim.Optimizer):
+    """SGD with momentum whose rate is, for each matrix, `trust` · ‖weights‖ / ‖gradient + decay · weights‖."""
+
+    def __init__(self, params: Any, lr: float, momentum: float, trust: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0, "matrix": True})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                update = p.grad + group["weight_decay"] * p
+                if group["matrix"]:
+                    update *= group["trust"] * _ratio(p, update)
+                state = self.state[p]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                p.sub_(state["momentum_buffer"].mul_(group["momentum"]).add_(group["lr"] * update))
+
+
+class Lamb(torch.optim.Optimizer):
+    """Adam whose step is, for each matrix, as long as `lr` · ‖weights‖."""
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "matrix": True})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.float32)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                taken = state["step"].item()
+                mean = state["exp_avg"].lerp_(p.grad, 1 - beta1)
+                square = state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                spread = (square / (1 - beta2**taken)).sqrt_().add_(group["eps"])
+                update = mean / (1 - beta1**taken) / spread + group["weight_decay"] * p
+                if group["matrix"]:
+                    update *= _ratio(p, update)
+                p.sub_(group["lr"] * update)

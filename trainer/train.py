@@ -9,27 +9,30 @@ The output directory gets checkpoints/step-…, config.json, metrics.jsonl, tens
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainer import checkpoint, evaluate, optim
+from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
 from trainer.cli import guarded
-from trainer.config import Config, ConfigError, describe, load
-from trainer.data import PackedDataset, schedule
+from trainer.config import SECTION, Config, ConfigError, describe, load
+from trainer.data import PackedDataset, Schedule, prefetch
+from trainer.losses import Recorder
 from trainer.masking import MaskConfig
-from trainer.metrics import Metrics, read, summarise
+from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, table
 from trainer.model import Architecture, MaskedLM
-from trainer.step import MicroBatch, StepResult, update
+from trainer.step import MicroBatch, Objective, Stepper, StepResult, shard
 from trainer.world import STOPPED, World, connect, launch, processes
 
 OPTIONS = "config.json"  # marks a directory as a run's
@@ -39,7 +42,7 @@ OPTIONS = "config.json"  # marks a directory as a run's
 class Paths:
     """Where a run reads and writes; `metrics` gets train.json and loss.csv."""
 
-    data: Path
+    data: tuple[Path, ...]
     output: Path
     metrics: Path
 
@@ -56,33 +59,34 @@ def train(config: Config, paths: Paths, world: World) -> int:
 
 
 def _loop(config: Config, job: Job, stopper: Stopper) -> int:
-    run, world = config.run, job.world
-    for step in range(job.start, run.steps):
-        lr = optim.learning_rate(config.optim, step, run.steps)
-        for group in job.optimizer.param_groups:
-            group["lr"] = lr
-        began = time.perf_counter()
-        batches = micro_batches(job.data, config, step, world)
-        try:
-            result = update(
-                job.model, job.optimizer, batches, world,
-                clip=config.optim.clip, precision=run.precision, stop=stopper.asked,
-            )  # fmt: skip
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"step {step + 1}: {error}; no weight was changed. Lower optim.lr (here {lr:.3g}) or optim.clip and "
-                f"start again; newest checkpoint: {checkpoint.latest(job.paths.checkpoints)}"
-            ) from error
-        done = step + 1
-        last = done == run.steps or result.stop
-        job.record(done, result, lr, time.perf_counter() - began, log_it=last or due(done, run.log_every))
-        if last or due(done, run.save_every):
-            job.save(done)
-        if result.stop:
-            return job.leave(done)
-        if not last and due(done, run.eval_every):
-            job.validate(done)
-    return job.finish()
+    run = config.run
+    batches = prefetch(micro_batches(job.data, config, job.start, job.world), run.prefetch)
+    with closing(batches):
+        for step in range(job.start, run.steps):
+            rate = optim.learning_rate(config.optim, step, run.steps)
+            optim.set_rate(job.optimizers, rate)
+            began = time.perf_counter()
+            share = next(batches)
+            waited = time.perf_counter() - began
+            try:
+                result = job.stepper(share, stop=stopper.asked)
+            except FloatingPointError as error:
+                raise FloatingPointError(
+                    f"step {step + 1}: {error}; no weight was changed. Lower optim.lr (here {rate:.3g}) or optim.clip "
+                    f"and start again; newest checkpoint: {checkpoint.latest(job.paths.checkpoints)}"
+                ) from error
+            done = step + 1
+            last = done == run.steps or result.stop
+            clock = (time.perf_counter() - began, waited)
+            job.record(done, share, result, rate, clock, log_it=last or due(done, run.log_every))
+            report = None
+            if not result.stop and (last or due(done, run.eval_every)):
+                report = job.validate(done)
+            if last or due(done, run.save_every):
+                job.save(done, report)
+            if result.stop:
+                return job.leave(done)
+    return job.finish(report)
 
 
 def due(step: int, every: int) -> bool:
@@ -91,57 +95,101 @@ def due(step: int, every: int) -> bool:
 
 
 class Job:
-    """What a run holds beside its loop: data, model, optimizer, and where numbers and checkpoints go."""
+    """What a run holds beside its loop: data, model, optimizers, and where numbers and checkpoints go."""
 
     def __init__(self, config: Config, paths: Paths, world: World) -> None:
         """Build everything, as the newest checkpoint left it if there is one."""
+        run = config.run
         self.config, self.paths, self.world = config, paths, world
-        self.data, self.validation = (PackedDataset(paths.data, table) for table in astuple(config.data))
-        self.manifest = self.data.manifest.sha256()
-        self.unigram = evaluate.log_unigram(self.data.token_counts())
-        self.architecture = Architecture.of(config.model, self.data.vocab_size, self.data.seq_len)
-        self.model = MaskedLM(self.architecture)
-        self.model.initialise(config.run.seed, self.unigram if config.model.unigram_bias else None)
-        self.model.to(world.device)
-        self.optimizer = optim.build(self.model, config.optim)
-        self.start = 0
+        self.data = PackedDataset(paths.data, config.data.train)
+        self.validation = PackedDataset(paths.data, config.data.evaluate)
+        self.manifest = self.data.sha256()
         found = checkpoint.latest(paths.checkpoints)
+        state = checkpoint.check(found, self.manifest, asdict(config)) if found else None
+        self.start = state.step if state else 0
+        self.unigram = evaluate.log_unigram(self.data.token_counts())
+        self.architecture = Architecture.of(
+            config.model, self.data.vocab_size, self.data.seq_len, next_sentence=self.data.has_pairs
+        )
+        self.model = MaskedLM(self.architecture)
+        self.model.initialise(run.seed, self.unigram if config.model.unigram_bias else None)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.model.to(world.device)
+        self.objective = Objective(self.model, run.precision, world.device)
+        if run.mode == "fsdp":
+            shard(self.objective)
+        self.optimizers = optim.build(self.model, config.optim)
         if found:
-            self.start = checkpoint.restore(found, self.model, self.optimizer, self.manifest, asdict(config))
-        self.step_tokens = config.run.micro_batches * config.run.rows * self.data.seq_len
+            checkpoint.restore(found, self.model, self.optimizers)
+        self.stepper = Stepper(
+            self.objective, self.optimizers, world, clip=config.optim.clip, mode=run.mode, compiled=run.compile
+        )
+        self.writer = checkpoint.Writer(paths.checkpoints, run.keep)
+        self.recorder = Recorder(self.data) if run.losses else None
         self.metrics: Metrics | None = None
         if world.rank == 0:
             text = json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
             paths.output.mkdir(parents=True, exist_ok=True)
             (paths.output / OPTIONS).write_text(text, encoding="utf-8")
-            self.metrics = Metrics(paths.output, self.start, config.run.steps)
-        self.began = time.perf_counter()
+            self.metrics = Metrics(
+                paths.output, self.start, run.steps, tensorboard=run.tensorboard, dvclive=run.dvclive
+            )
+        self.peak, self.energy = peak_tflops(world.device, run.peak_tflops), Energy(world.device)
+        self.seconds = self.waited = self.flops = 0.0
+        self.tokens = 0
 
-    def save(self, step: int) -> None:
-        """Write a checkpoint; the first process does."""
-        if self.world.rank == 0:
-            state = State(step, self.manifest, self.architecture, asdict(self.config))
-            checkpoint.save(self.paths.checkpoints, state, self.model, self.optimizer, self.config.run.keep)
+    def save(self, step: int, report: dict[str, Any] | None) -> None:
+        """Write a checkpoint, and the losses of documents up to it; the first process does."""
+        first = self.world.rank == 0
+        if first or self.config.run.mode == "fsdp":  # shards are put together by all processes
+            tensors = checkpoint.Tensors.of(self.model, self.optimizers)
+        parts = self.world.gather(self.recorder.take()) if self.recorder else []
+        if first:
+            if self.recorder:
+                path = self.paths.output / losses.FOLDER / f"step-{step:08d}.arrow"
+                losses.write(path, [each for part in parts for each in part])
+            rows = self.config.run.position(step) * self.config.run.rows
+            epoch = rows // schedule(self.data, self.config).size
+            loss = report["loss"] if report else None
+            state = State(step, self.manifest, self.architecture, asdict(self.config), epoch=epoch, rows=rows,
+                          validation_loss=loss)  # fmt: skip
+            self.writer.save(state, tensors)
 
-    def record(self, step: int, result: StepResult, lr: float, seconds: float, *, log_it: bool) -> None:
-        """Show a step on the progress line and, now and then, write it down."""
+    def record(self, step: int, share: list[MicroBatch], result: StepResult, rate: float, clock: tuple[float, float], *,
+               log_it: bool) -> None:  # fmt: skip
+        """Count a step, show it on the progress line and, now and then, write it down."""
+        seconds, waited = clock
+        work = flops(self.architecture, result.tokens, result.masked, result.squares)
+        self.tokens, self.seconds, self.waited = (
+            self.tokens + result.tokens,
+            self.seconds + seconds,
+            self.waited + waited,
+        )
+        self.flops += work
+        if self.recorder:
+            self.recorder.add(step, share, result.slots)
         if self.metrics:
-            rate = self.step_tokens / seconds
-            self.metrics.progress(step, result.loss, rate)
+            self.metrics.progress(step, result.loss, result.tokens / seconds)
             if log_it:
                 self.metrics.write(step, "train", {
-                    "loss": result.loss, "learning_rate": lr, "gradient_norm": result.norm, "masked": result.masked,
-                    "tokens": step * self.step_tokens, "tokens_per_second": round(rate, 1),
+                    "loss": result.loss, "next_sentence_loss": result.pair_loss, "learning_rate": rate,
+                    "gradient_norm": result.norm, "masked": result.masked, "tokens": result.tokens,
+                    "tokens_per_second": round(result.tokens / seconds, 1), "mfu": self.mfu(work, seconds),
+                    "data_wait": round(waited / seconds, 4), "memory": memory(self.world.device),
+                    "joules": self.energy.joules(),
                 })  # fmt: skip
+
+    def mfu(self, work: float, seconds: float) -> float | None:
+        """Share of the devices' peak that the model's own operations reach."""
+        return round(work / seconds / self.world.size / (self.peak * 1e12), 4) if self.peak else None
 
     def validate(self, step: int) -> dict[str, Any]:
         """Measure the model on the validation rows."""
         run = self.config.run
-        losses = evaluate.measure(
-            self.model, self.validation, evaluate.choose_rows(self.validation, run.eval_rows), self.unigram,
-            MaskConfig(ratio=run.eval_ratio), batch=run.rows, precision=run.precision, world=self.world,
-        )  # fmt: skip
-        report = losses.report()
+        report = evaluate.measure(
+            self.objective, self.validation, evaluate.choose_rows(self.validation, run.eval_rows), self.unigram,
+            MaskConfig(ratio=run.eval_ratio), batch=run.rows, world=self.world,
+        ).report()  # fmt: skip
         if self.metrics:
             self.metrics.write(step, "validation", report)
             self.metrics.say(
@@ -152,41 +200,54 @@ class Job:
 
     def leave(self, step: int) -> int:
         """End early, with the checkpoint in place."""
+        self.writer.wait()
         if self.metrics:
             self.metrics.say(f"stopped after step {step:,}, checkpoint saved; continue with --resume")
             self.metrics.close()
         self.world.gather(None)  # nobody exits while the first process still writes
         return STOPPED
 
-    def finish(self) -> int:
-        """Evaluate, and write and print the summary."""
-        steps = self.config.run.steps
-        seconds = time.perf_counter() - self.began
-        report = self.validate(steps)
+    def finish(self, report: dict[str, Any] | None) -> int:
+        """Write and print the summary."""
+        self.writer.wait()
+        report = report or self.validate(self.config.run.steps)
         if self.metrics:
             self.metrics.close()
-            parameters = sum(p.numel() for p in self.model.parameters())
-            rate = (steps - self.start) * self.step_tokens / seconds
-            summarise(self.paths.metrics, read(self.metrics.path), {
-                "steps": steps, "parameters": parameters, "tokens": steps * self.step_tokens,
-                "tokens_per_second": round(rate, 1), "validation": report,
-            })  # fmt: skip
+            seconds = max(self.seconds, 1e-9)
+            summary = {
+                "steps": self.config.run.steps, "parameters": self.parameters, "tokens": self.tokens,
+                "tokens_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
+                "data_wait": round(self.waited / seconds, 4), "seconds": round(seconds, 1),
+                "processes": self.world.size, "memory": memory(self.world.device), "joules": self.energy.joules(),
+                "validation": report,
+            }  # fmt: skip
+            summarise(self.paths.metrics, read(self.metrics.path), summary)
             print(evaluate.table(report))
-            print(f"{parameters:,} parameters, {steps * self.step_tokens:,} tokens in {steps:,} steps; "
-                  f"{seconds:,.0f} s, {rate:,.0f} tokens/s on {self.world.size} processes")  # fmt: skip
+            print(table(summary))
             print(f"checkpoint: {checkpoint.latest(self.paths.checkpoints)}")
         self.world.gather(None)
         return 0
 
 
-def micro_batches(dataset: PackedDataset, config: Config, step: int, world: World) -> Iterator[MicroBatch]:
-    """Make this process's micro-batches of a step: a pure function of (configuration, step, index)."""
+def schedule(dataset: PackedDataset, config: Config) -> Schedule:
+    """Order a dataset's rows as the options say."""
+    weights = dataset.weights(config.data)
+    return Schedule(len(dataset), config.run.seed, block=config.data.block, weights=weights)
+
+
+def micro_batches(dataset: PackedDataset, config: Config, start: int, world: World) -> Iterator[list[MicroBatch]]:
+    """Make this process's micro-batches, step by step: a pure function of (configuration, step, index)."""
     run = config.run
-    share = run.micro_batches // world.size
-    for index in range(world.rank * share, (world.rank + 1) * share):
-        first = (step * run.micro_batches + index) * run.rows
-        rows, epochs = schedule(np.arange(first, first + run.rows), len(dataset), run.seed)
-        yield MicroBatch.of(dataset.rows(rows), epochs, config.mask, dataset, run.seed, world.device)
+    order, first = schedule(dataset, config), run.position(start)
+    for step in itertools.count(start):
+        share = run.width(step) // world.size
+        batches = []
+        for index in range(first + world.rank * share, first + (world.rank + 1) * share):
+            rows, draws = order(np.arange(index * run.rows, (index + 1) * run.rows))
+            micro = MicroBatch.of(dataset, rows, draws, config.mask, run.seed)
+            batches.append(micro.pinned() if world.device.type == "cuda" else micro)
+        yield batches
+        first += run.width(step)
 
 
 class Stopper:
@@ -207,13 +268,21 @@ class Stopper:
 
 def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> None:
     """Refuse what cannot work before any process starts."""
-    if world_size & (world_size - 1) or config.run.micro_batches % world_size:
+    run = config.run
+    if run.mode == "elastic" and world_size & (world_size - 1):
         raise ConfigError(
-            f"{world_size} processes cannot share {config.run.micro_batches} micro-batches as a binary tree: use a "
-            "power of two, at most run.micro_batches"
+            f"{world_size} processes cannot add gradients as a binary tree: start 1, 2, 4, … of them, "
+            "or set run.mode=ddp"
         )
-    for name in (config.data.train, config.data.evaluate):
-        PackedDataset(paths.data, name)
+    if (run.ramp_from or run.micro_batches) % world_size:
+        raise ConfigError(
+            f"{world_size} processes cannot share the {run.ramp_from or run.micro_batches} micro-batches of a step: "
+            "change run.micro_batches, run.ramp_from or run.processes"
+        )
+    if run.mode == "fsdp" and config.optim.name == "muon":
+        raise ConfigError("optim.name=muon needs whole matrices: use run.mode=elastic or ddp with it")
+    schedule(PackedDataset(paths.data, config.data.train), config)
+    PackedDataset(paths.data, config.data.evaluate)
     if paths.output.exists() and any(paths.output.iterdir()):
         if not (paths.output / OPTIONS).exists():
             raise CheckpointError(f"{paths.output} holds something that is no training run: choose another --output")
@@ -224,17 +293,17 @@ def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> Non
 @guarded
 def _work(config: Config, paths: Paths) -> int:
     """What each process does."""
-    return train(config, paths, connect(config.run.threads))
+    return train(config, paths, connect(config.run.threads, config.run.mode))
 
 
 @guarded
 def main(argv: list[str] | None = None) -> int:
     """Train from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.train", description=__doc__, epilog=describe(),
+        prog="python -m trainer.train", description=__doc__, epilog=describe(Config, SECTION),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, help="directory of packed rows")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="directories of packed rows, mixed")
     parser.add_argument("--output", type=Path, required=True, help="directory of the run")
     parser.add_argument("--config", type=Path, help="YAML file with a section 'train'")
     parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE", help="replace an option")
@@ -242,9 +311,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     options = parser.parse_args(argv)
 
-    config = load(options.config, options.set)
-    paths = Paths(options.data, options.output, options.metrics or options.output)
-    count = processes(config.run.processes, config.run.micro_batches)
+    config = load(Config, SECTION, options.config, options.set)
+    paths = Paths(tuple(options.data), options.output, options.metrics or options.output)
+    count = processes(config.run.processes, config.run.ramp_from or config.run.micro_batches)
     if int(os.environ.get("RANK", 0)) == 0:
         _prepare(config, paths, options.resume, int(os.environ.get("WORLD_SIZE", count)))
     return launch(count, _work, config, paths)

@@ -44,6 +44,12 @@ class World:
             tensor, span = tensor + other, span * 2
         return tensor
 
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add a tensor over all processes in place, in whatever order is fastest."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
     def gather(self, value: Any) -> list[Any]:
         """Collect a picklable value from every process, in the order of ranks, everywhere."""
         if self.size == 1:
@@ -53,10 +59,11 @@ class World:
         return values
 
 
-def connect(threads: int) -> World:
+def connect(threads: int, mode: str = "elastic") -> World:
     """Join the processes that torchrun or `launch` started, NCCL on CUDA and gloo on CPU; or be alone.
 
-    threads: for this process; 0: its share of the cores.
+    threads: for this process; 0: its share of the cores. mode: 'elastic' asks CUDA for deterministic kernels; 'fsdp'
+    needs a process group also for one process.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
@@ -64,8 +71,12 @@ def connect(threads: int) -> World:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    if size > 1:
-        store = os.environ.get(STORE)
+        torch.set_float32_matmul_precision("high")
+        if mode == "elastic":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproducibility ask for
+            torch.use_deterministic_algorithms(True, warn_only=True)
+    if size > 1 or mode == "fsdp":
+        store = os.environ.get(STORE) or ("" if "RANK" in os.environ else tempfile.mkdtemp() + "/store")
         where = Path(store).as_uri() if store else "env://"
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=where, rank=rank, world_size=size)

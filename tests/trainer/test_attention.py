@@ -5,10 +5,10 @@ from trainer.attention import Segments, attend
 
 
 def test_segments_of_two_rows_by_hand() -> None:
-    segments = Segments.build(np.array([2, 1, 1, 4]), 4)
+    segments = Segments.build(np.array([2, 1, 1, 4]), 4, entries=9)
     assert segments.document.tolist() == [[0, 0, 1, 2], [3, 3, 3, 3]]
     assert segments.position.tolist() == [[0, 1, 0, 0], [0, 1, 2, 3]]
-    assert segments.cu_seqlens.tolist() == [0, 2, 3, 4, 8, 8, 8, 8, 8]  # 1 + a power of two above 4
+    assert segments.cu_seqlens.tolist() == [0, 2, 3, 4, 8, 8, 8, 8, 8]
     assert segments.cu_seqlens.dtype == torch.int32
     assert segments.mask[0, 0].tolist() == [
         [True, True, False, False],

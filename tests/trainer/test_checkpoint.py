@@ -4,44 +4,53 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trainer import checkpoint, optim
-from trainer.checkpoint import CheckpointError, State
-from trainer.config import load
+from trainer.checkpoint import CheckpointError, State, Tensors, Writer
+from trainer.config import Config, load
 from trainer.model import Architecture, MaskedLM, ModelConfig
-from trainer.optim import OptimConfig
+from trainer.optim import NAMES, OptimConfig
 
 ARCH = Architecture.of(ModelConfig(preset="tiny"), 64, 32)
-CONFIG = asdict(load())
+CONFIG = asdict(Config())
+Trained = tuple[MaskedLM, list[torch.optim.Optimizer]]
 
 
-def trained(steps: int) -> tuple[MaskedLM, torch.optim.Optimizer]:
-    """A model and its optimizer after some steps with made-up gradients."""
+def options(*overrides: str) -> dict[str, object]:
+    return asdict(load(Config, "train", None, overrides))
+
+
+def trained(steps: int, name: str = "adamw") -> Trained:
+    """A model and its optimizers after some steps with made-up gradients."""
     model = MaskedLM(ARCH)
     model.initialise(0)
-    optimizer = optim.build(model, OptimConfig())
+    optimizers = optim.build(model, OptimConfig(name=name))
     for step in range(steps):
-        push(model, optimizer, step)
-    return model, optimizer
+        push(model, optimizers, step)
+    return model, optimizers
 
 
-def push(model: MaskedLM, optimizer: torch.optim.Optimizer, step: int) -> None:
+def push(model: MaskedLM, optimizers: list[torch.optim.Optimizer], step: int) -> None:
     generator = torch.Generator().manual_seed(step)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
 
 
-def save(folder: Path, steps: int, keep: int = 0) -> Path:
-    return checkpoint.save(folder, State(steps, "aa" * 32, ARCH, CONFIG), *trained(steps), keep)
+def save(folder: Path, steps: int, keep: int = 0, name: str = "adamw", loss: float | None = None) -> Path:
+    state = State(steps, "aa" * 32, ARCH, CONFIG, validation_loss=loss)
+    return checkpoint.save(folder, state, Tensors.of(*trained(steps, name)), keep)
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    path = save(tmp_path, 3)
-    model, optimizer = trained(0)
-    assert checkpoint.restore(path, model, optimizer, "aa" * 32, CONFIG) == 3
-    push(model, optimizer, 3)
-    expected = trained(4)[0].state_dict()
+@pytest.mark.parametrize("name", NAMES)
+def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 3, name=name)
+    model, optimizers = trained(0, name)
+    checkpoint.restore(path, model, optimizers)
+    push(model, optimizers, 3)
+    expected = trained(4, name)[0].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
@@ -60,6 +69,34 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000010"
 
 
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step, loss in ((1, 3.0), (2, 2.0), (3, None), (4, 2.5), (5, 2.0)):
+        save(folder, step, keep=1, loss=loss)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000002", "step-00000005"]
+    assert checkpoint.find(tmp_path / "best") == checkpoint.best(folder) == folder / "step-00000002"
+    assert checkpoint.find(tmp_path) == folder / "step-00000005"
+
+
+def test_a_thread_writes_what_the_weights_were_when_it_was_asked(tmp_path: Path) -> None:
+    model, optimizers = trained(1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    writer = Writer(tmp_path, 0)
+    writer.save(State(1, "aa" * 32, ARCH, CONFIG), Tensors.of(model, optimizers))
+    push(model, optimizers, 9)  # while it writes
+    writer.wait()
+    saved = load_file(tmp_path / "step-00000001/model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in before.items())
+
+
+def test_what_goes_wrong_in_the_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, 0)
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    writer.save(State(1, "aa" * 32, ARCH, CONFIG), Tensors.of(*trained(1)))
+    with pytest.raises(OSError, match="disk full"):
+        writer.wait()
+
+
 def test_a_write_that_a_crash_cut_off_is_not_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
@@ -73,18 +110,20 @@ def test_a_write_that_a_crash_cut_off_is_not_a_checkpoint(tmp_path: Path, monkey
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"manifest has sha256 aaaaaaaaaaaaaaaa….*give the same --data"):
-        checkpoint.restore(save(tmp_path, 1), *trained(0), "bb" * 32, CONFIG)
+        checkpoint.check(save(tmp_path, 1), "bb" * 32, CONFIG)
 
 
-@pytest.mark.parametrize(("override", "name"), [("run.rows=4", "run.rows"), ("mask.ratio=0.2", "mask")])
+@pytest.mark.parametrize(
+    ("override", "name"), [("run.rows=4", "run.rows"), ("mask.ratio=0.2", "mask"), ("optim.name=sgd", "optim.name")]
+)
 def test_options_that_change_what_a_step_is_are_refused(tmp_path: Path, override: str, name: str) -> None:
     with pytest.raises(CheckpointError, match=rf"train\.{name} = .*resume with the same options"):
-        checkpoint.restore(save(tmp_path, 1), *trained(0), "aa" * 32, asdict(load(None, [override])))
+        checkpoint.check(save(tmp_path, 1), "aa" * 32, options(override))
 
 
 def test_other_options_may_change(tmp_path: Path) -> None:
-    now = asdict(load(None, ["run.processes=4", "run.steps=9", "optim.lr=0.1"]))
-    assert checkpoint.restore(save(tmp_path, 1), *trained(0), "aa" * 32, now) == 1
+    now = options("run.processes=4", "run.steps=9", "optim.lr=0.1", "data.mix=[]")
+    assert checkpoint.check(save(tmp_path, 1), "aa" * 32, now).step == 1
 
 
 def test_find_takes_a_checkpoint_or_a_run_and_says_where_there_is_none(tmp_path: Path) -> None:

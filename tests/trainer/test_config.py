@@ -1,10 +1,16 @@
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from trainer.config import Config, ConfigError, build, describe, load
+from trainer.config import Config, ConfigError, build, describe, explained
+from trainer.config import load as load_section
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    return load_section(Config, "train", path, overrides)
 
 
 def test_file_then_overrides_then_defaults(tmp_path: Path) -> None:
@@ -34,7 +40,13 @@ def test_a_file_without_the_section_means_the_defaults(tmp_path: Path) -> None:
         ("optim.lr=fast", r"train\.optim\.lr must be of type float; it is 'fast'"),
         ("optim.warmup=2", "shares of at most 1"),
         ("run.micro_batches=6", "power of two"),
-        ("run.precision=fp16", "'auto', 'float32' or 'bf16'"),
+        ("run.precision=fp16", "one of auto, float32, bf16"),
+        ("run.mode=horovod", "one of elastic, ddp, fsdp"),
+        ("run.ramp_from=3", "doubling it must lead to micro_batches 8"),
+        ("data.weights=3", r"train\.data\.weights must be of type dict"),
+        ("data.weights={a: much}", r"train\.data\.weights\.a must be of type float; it is 'much'"),
+        ("data.mix=2", r"train\.data\.mix must be of type list"),
+        ("data.mix=[1, -2]", "must not be negative"),
         ("run.steps", "write it as part.name=value"),
     ],
 )
@@ -49,8 +61,24 @@ def test_a_resolved_configuration_reads_back_equal() -> None:
 
 
 def test_help_explains_every_option() -> None:
-    text = describe()
+    text = describe(Config, "train")
     for part in dataclasses.fields(Config):
-        for option in dataclasses.fields(part.default_factory()):  # type: ignore[misc]
+        options = part.default_factory()  # type: ignore[misc]
+        means = explained(type(options))
+        for option in dataclasses.fields(options):
             assert f"  {part.name}.{option.name} = " in text
-            assert f"{option.name}" in text.split(f"{part.name}: ", 1)[1].split("\n", 1)[0]
+            assert len(means[option.name]) > 5, f"{part.name}.{option.name} has no explanation"
+
+
+def test_weights_and_mixes_are_read_as_numbers() -> None:
+    config = load(None, ["data.weights={新闻: 2, books: 0.5}", "data.mix=[1, 2]"])
+    assert config.data.weights == {"新闻": 2.0, "books": 0.5} and config.data.mix == (1.0, 2.0)
+    assert build(Config, json.loads(json.dumps(dataclasses.asdict(config))), "train") == config
+
+
+def test_the_ramp_doubles_in_even_stretches_and_positions_add_up() -> None:
+    run = load(None, ["run.ramp_from=2", "run.micro_batches=8", "run.ramp=0.6", "run.steps=10"]).run
+    widths = [run.width(step) for step in range(10)]
+    assert widths == [2, 2, 4, 4, 8, 8, 8, 8, 8, 8]
+    assert [run.position(step) for step in range(4)] == [0, 2, 4, 8]
+    assert load().run.position(7) == 56

@@ -1,6 +1,7 @@
 import itertools
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH
-from trainer.data import PackedDataset, schedule, shuffled
+from trainer.data import DataConfig, PackedDataset, Schedule, prefetch, shuffled
 
 MakePacked = Callable[..., Path]
 
@@ -37,8 +38,9 @@ def test_rows_come_back_as_stored_in_any_order_across_batches_and_shards(packed:
 def test_documents_stand_in_the_order_of_segments(packed: Path) -> None:
     expected, dataset = stored(packed, "validation"), PackedDataset(packed, "validation")
     got = dataset.documents(np.array([5, 0]))
-    assert got.source.tolist() == expected[5]["sources"] + expected[0]["sources"]
-    assert got.bytes.tolist() == expected[5]["byte_lens"] + expected[0]["byte_lens"]
+    assert got["id"].to_pylist() == expected[5]["doc_ids"] + expected[0]["doc_ids"]
+    assert got["source"].to_pylist() == expected[5]["sources"] + expected[0]["sources"]
+    assert got["bytes"].to_pylist() == expected[5]["byte_lens"] + expected[0]["byte_lens"]
 
 
 def test_opening_a_dataset_allocates_no_memory_for_its_rows(packed: Path) -> None:
@@ -71,11 +73,11 @@ def test_shuffled_is_the_same_order_for_ever() -> None:
 
 
 def test_schedule_visits_every_row_once_an_epoch_however_it_is_cut() -> None:
-    rows, epochs = schedule(np.arange(35), 10, seed=4)
+    rows, epochs = Schedule(10, 4)(np.arange(35))
     assert epochs.tolist() == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 5
     for epoch in range(3):
         assert sorted(rows[epochs == epoch].tolist()) == list(range(10))
-    pieces = [schedule(np.arange(first, first + 5), 10, seed=4)[0] for first in range(0, 35, 5)]
+    pieces = [Schedule(10, 4)(np.arange(first, first + 5))[0] for first in range(0, 35, 5)]
     assert np.concatenate(pieces).tolist() == rows.tolist()
 
 
@@ -115,3 +117,89 @@ def test_a_truncated_shard_is_refused(make_packed: MakePacked) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(SchemaError, match=r"shard-00001\.arrow is missing or not of"):
         PackedDataset(root, "train")
+
+
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 3))
+def test_the_order_in_blocks_is_a_permutation_too(size: int, block: int, epoch: int) -> None:
+    rows, _ = Schedule(size, 3, block=block)(np.arange(size) + epoch * size)
+    assert sorted(rows.tolist()) == list(range(size))
+
+
+def test_blocks_are_read_in_windows_of_sixteen() -> None:
+    rows, _ = Schedule(10_000, 1, block=10)(np.arange(10_000))
+    for first in range(0, 10_000, 160):
+        assert len(set((rows[first : first + 160] // 10).tolist())) == min(16, (10_000 - first) // 10)
+    assert abs(np.corrcoef(rows, np.arange(10_000))[0, 1]) < 0.1
+
+
+@given(st.lists(st.floats(0, 4), min_size=1, max_size=60), st.integers(0, 3))
+def test_a_weighted_row_comes_as_often_as_its_weight_and_never_twice_with_one_draw(
+    weights: list[float], epoch: int
+) -> None:
+    if sum(weights) < 0.6:
+        return
+    schedule = Schedule(len(weights), 7, weights=np.array(weights))
+    rows, draws = schedule(np.arange(schedule.size) + epoch * schedule.size)
+    counts = np.bincount(rows, minlength=len(weights))
+    scale = schedule.size / sum(weights)  # an epoch has a whole number of rows
+    assert all(abs(n - w * scale) < 1 + 1e-6 for n, w in zip(counts, weights, strict=True))
+    assert len(set(zip(rows.tolist(), draws.tolist(), strict=True))) == schedule.size
+
+
+def test_over_epochs_a_half_weight_brings_all_rows() -> None:
+    schedule = Schedule(100, 7, weights=np.full(100, 0.5))
+    assert schedule.size == 50
+    assert len(set(schedule(np.arange(50 * 20))[0].tolist())) == 100
+
+
+def test_weights_by_source_are_means_by_tokens(packed: Path) -> None:
+    dataset = PackedDataset(packed, "train")
+    assert dataset.weights(DataConfig()) is None
+    got = dataset.weights(DataConfig(weights={"新闻": 3.0, "books": 0.5}))
+    for row, weight in zip(stored(packed, "train"), got, strict=True):
+        each = [{"新闻": 3.0, "books": 0.5}[source] for source in row["sources"]]
+        assert weight == pytest.approx(np.average(each, weights=row["seq_lens"]))
+    with pytest.raises(ValueError, match=r"data\.weights names 'poems'; the sources of 'train': books, 新闻"):
+        dataset.weights(DataConfig(weights={"poems": 2.0}))
+
+
+def test_directories_are_mixed_and_their_rows_have_other_masks(packed: Path, make_packed: MakePacked) -> None:
+    both = PackedDataset([packed, packed], "train")
+    assert len(both) == 80
+    one, two = both.rows(np.arange(40)), both.rows(np.arange(40, 80))
+    assert np.array_equal(one.input_ids, two.input_ids)
+    assert not set(one.row_ids.tolist()) & set(two.row_ids.tolist())
+    assert np.array_equal(both.weights(DataConfig(mix=(1.0, 0.25))), np.repeat([1.0, 0.25], 40))
+    assert (
+        both.sha256() != PackedDataset(packed, "train").sha256() == PackedDataset(packed, "train").manifests[0].sha256()
+    )
+    with pytest.raises(ValueError, match="3 weights for 2 --data directories"):
+        both.weights(DataConfig(mix=(1.0, 2.0, 3.0)))
+    with pytest.raises(SchemaError, match="pack them alike"):
+        PackedDataset([packed, make_packed(vocab_size=127)], "train")
+
+
+def test_weights_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="no row to train on"):
+        Schedule(3, 0, weights=np.zeros(3))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_prefetch_keeps_order_and_raises_what_the_iterator_raises(depth: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("row 5")
+
+    got = []
+    with pytest.raises(ValueError, match="row 5"):
+        for item in prefetch(items(), depth):
+            got.append(item)
+    assert got == [0, 1, 2, 3, 4]
+
+
+def test_prefetch_ends_its_thread_when_the_consumer_leaves() -> None:
+    before = threading.active_count()
+    items = prefetch(itertools.count(), 2)
+    assert next(items) == 0 and threading.active_count() == before + 1
+    items.close()
+    assert threading.active_count() == before

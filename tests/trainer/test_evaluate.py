@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import checkpoint, evaluate, optim
-from trainer.checkpoint import State
-from trainer.config import load
+from trainer import checkpoint, evaluate
+from trainer.checkpoint import State, Tensors
+from trainer.config import Config
 from trainer.data import PackedDataset
 from trainer.evaluate import choose_rows, log_unigram, main, measure
 from trainer.masking import MaskConfig, mask_rows
 from trainer.model import Architecture, MaskedLM, ModelConfig
-from trainer.optim import OptimConfig
-from trainer.step import MicroBatch
+from trainer.step import MicroBatch, Objective
 from trainer.world import World
 
 
@@ -33,19 +32,20 @@ def test_the_report_equals_a_plain_loop_over_documents(model: MaskedLM, packed: 
     dataset, train = PackedDataset(packed, "validation"), PackedDataset(packed, "train")
     unigram = log_unigram(train.token_counts())
     rows, mask = np.arange(len(dataset)), MaskConfig(ratio=0.15)
-    got = measure(
-        model, dataset, rows, unigram, mask, batch=5, precision="float32", world=World()
-    ).report()  # fmt: skip
+    objective = Objective(model, "float32", torch.device("cpu"))
+    got = measure(objective, dataset, rows, unigram, mask, batch=5, world=World()).report()
 
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in rows:
         one, documents = dataset.rows(rows[row : row + 1]), dataset.documents(rows[row : row + 1])
         masked = mask_rows(one.input_ids, one.word_start, one.row_ids, np.zeros(1, np.int64), mask, 128, evaluate.SEED)
-        batch = MicroBatch.of(one, np.zeros(1, np.int64), mask, dataset, evaluate.SEED, torch.device("cpu"))
+        batch = MicroBatch.of(dataset, rows[row : row + 1], np.zeros(1, np.int64), mask, evaluate.SEED)
         with torch.no_grad():
-            logs = torch.log_softmax(model(batch.input_ids, batch.segments), -1)
+            logs = torch.log_softmax(model(batch.input_ids, batch.segments.to("cpu")), -1)
         start = 0
-        for source, size, n in zip(documents.source, documents.bytes, one.lens[~one.padding], strict=True):
+        for source, size, n in zip(
+            documents["source"].to_pylist(), documents["bytes"].to_pylist(), one.lens[~one.padding], strict=True
+        ):
             for name in ("all", str(source)):
                 sums[name]["bytes"] += size
                 sums[name]["tokens"] += n - 2  # all but [CLS] and [SEP]
@@ -85,9 +85,9 @@ def test_a_part_of_the_rows_is_the_same_part_each_time(packed: Path) -> None:
 def test_the_command_writes_what_it_prints(
     model: MaskedLM, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = State(0, PackedDataset(packed, "train").manifest.sha256(), model.arch, asdict(load()))
+    state = State(0, PackedDataset(packed, "train").sha256(), model.arch, asdict(Config()))
     run = tmp_path / "run"
-    checkpoint.save(run / "checkpoints", state, model, optim.build(model, OptimConfig()), 0)
+    checkpoint.save(run / "checkpoints", state, Tensors.of(model, []), 0)
     options = ["--checkpoint", str(run), "--data", str(packed), "--threads", "1"]
     assert main([*options, "--metrics", str(tmp_path / "m/eval.json")]) == 0
     report = json.loads((tmp_path / "m/eval.json").read_text())
@@ -101,7 +101,7 @@ def test_a_dataset_with_another_vocabulary_is_refused(
     model: MaskedLM, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = MaskedLM(Architecture.of(ModelConfig(preset="tiny"), 256, 64))
-    state = State(0, "00" * 32, other.arch, asdict(load()))
-    checkpoint.save(tmp_path / "checkpoints", state, other, optim.build(other, OptimConfig()), 0)
+    state = State(0, "00" * 32, other.arch, asdict(Config()))
+    checkpoint.save(tmp_path / "checkpoints", state, Tensors.of(other, []), 0)
     assert main(["--checkpoint", str(tmp_path), "--data", str(packed), "--threads", "1"]) == 1
     assert "the model has 256 token ids" in capsys.readouterr().err

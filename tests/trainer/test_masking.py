@@ -1,10 +1,24 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.packed import CLS_ID, IGNORE_INDEX, MASK_ID, PAD_ID, SEP_ID
-from trainer.masking import MaskConfig, Masked, choose, mask_rows, philox, words
+from trainer.data import PackedDataset
+from trainer.masking import (
+    LONGEST_SPAN,
+    ORDINARY,
+    MaskConfig,
+    Masked,
+    choose,
+    draws,
+    mask_rows,
+    philox,
+    spans,
+    words,
+)
 
 LENGTH, VOCAB = 64, 1000
 DEFAULT = MaskConfig()
@@ -148,7 +162,41 @@ def test_choosing_equals_the_plain_loop(seed: int, quota: int, density: float) -
     assert np.flatnonzero(got[0]).tolist() == sorted(taken)
 
 
-@pytest.mark.parametrize("bad", [{"ratio": 0.0}, {"ratio": 1.0}, {"unit": "span"}, {"mask": 0.9, "random": 0.2}])
+@pytest.mark.parametrize(
+    "bad", [{"ratio": 0.0}, {"ratio": 1.0}, {"unit": "sentence"}, {"span": 0.0}, {"mask": 0.9, "random": 0.2}]
+)
 def test_impossible_options_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mask"):
         MaskConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_spans_are_runs_of_whole_words_that_end_at_special_tokens(packed: Path) -> None:
+    rows = PackedDataset(packed, "train").rows(np.arange(40))
+    maskable = rows.input_ids >= ORDINARY
+    word = words(maskable, rows.word_start)
+    score, _ = draws(rows.row_ids, np.zeros(40, np.int64), 64, 3, first=1 << 31)
+    span = spans(word, maskable, score, 0.2)
+    lengths = []
+    for row in range(40):
+        expected, count = [], 0
+        for slot in range(64):  # the rule, slot by slot
+            first = slot == 0 or not maskable[row, slot] or not maskable[row, slot - 1]
+            begins = slot == 0 or word[row, slot] != word[row, slot - 1]
+            new = first or (begins and score[row, slot] < round(0.2 * 2**32))
+            count = 0 if new else count + begins
+            expected.append((expected[-1] if expected else -1) + (new or (begins and count % LONGEST_SPAN == 0)))
+        assert span[row].tolist() == expected
+        lengths += [len(set(word[row][span[row] == n].tolist())) for n in set(span[row][maskable[row]].tolist())]
+    assert max(lengths) <= LONGEST_SPAN and 2 < np.mean(lengths) < 5  # documents of 3 to 24 tokens cut them short
+
+
+def test_spans_hide_longer_runs_than_tokens_at_the_same_ratio(packed: Path) -> None:
+    rows = PackedDataset(packed, "train").rows(np.arange(40))
+    runs = {}
+    for unit in ("token", "word", "span"):
+        masked = mask_rows(
+            rows.input_ids, rows.word_start, rows.row_ids, np.zeros(40, np.int64), MaskConfig(unit=unit), 128, 0
+        )
+        slots = np.sort(masked.slots[masked.labels >= 0])
+        runs[unit] = len(slots) / (1 + (np.diff(slots) > 1).sum())
+    assert runs["token"] < runs["word"] < runs["span"]
