@@ -7,8 +7,8 @@ The documents (outputs of ingest or clean) are split: a tenth is held out and st
 base64, and tables of ids. Nothing but this script knows which. Then, with the commands that anybody would use:
 
 1. shard, tokenizer, pack, train; `evaluate --table train --losses` measures every training document;
-2. `gristmill losses --drop hardest=SHARE` decides, `shard --decisions` applies it; pack and train again: as many steps,
-   the same tokenizer, the same seed;
+2. `gristmill losses --per byte --drop hardest=SHARE` decides, `shard --decisions` applies it; pack, and train again:
+   as many steps, the same tokenizer, the same seed;
 3. for comparison, a third model loses as many documents by chance;
 4. all three are measured on the held-out text. Printed: their losses, and which of the spoiled documents were found.
 """
@@ -160,6 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="directory for all that is written; must be new")
     parser.add_argument("--spoiled", type=float, default=0.1, help="share of documents that are damaged")
     parser.add_argument("--drop", type=float, default=0.1, help="share of documents to remove")
+    parser.add_argument("--per", choices=("byte", "token"), default="byte", help="how documents are scored")
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
     parser.add_argument("--seq-len", type=int, default=128, help="slots of a row")
@@ -173,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     results = {"all": train(work, "all", *training)}
     measured = ("--table", "train", "--passes", "2", "--losses", work / "train.arrow")
     trainer("evaluate", "--checkpoint", work / "all/run", "--data", work / "all/packed", *measured)
-    decided = ("--drop", f"hardest={args.drop}", "--min-tokens", "5", "--top", "5", "--output", work / "decisions")
+    decided = ("--per", args.per, "--drop", f"hardest={args.drop}", "--min-tokens", "5", "--output", work / "decisions")
     stage(losses, work / "train.arrow", "--documents", work / "train/*", *decided)
     whole = ("--input", work / "train/*", "--set", "splits={train: 1.0}")
     stage(shard, *whole, "--decisions", work / "decisions", "--output", work / "found/shards")

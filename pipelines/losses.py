@@ -34,7 +34,19 @@ from pipelines.core.shards import write_bytes, write_shard
 from pipelines.core.stage import Report, begin
 from pipelines.core.summary import print_summary
 from pipelines.core.texts import excerpt
-from pipelines.losses_groups import COLUMNS, EASY, HARD, Drop, Dropped, Groups, Joined, choose, roll_up, weights
+from pipelines.losses_groups import (
+    COLUMNS,
+    EASY,
+    HARD,
+    Drop,
+    Dropped,
+    Groups,
+    Joined,
+    choose,
+    per_byte,
+    roll_up,
+    weights,
+)
 from pipelines.losses_read import Found, locate, read_losses, take
 from pipelines.lsh.survey import CLUSTERS
 from schemas.ledger import LEDGER, REMOVED
@@ -48,11 +60,13 @@ Tables = Sequence[tuple[Groups, list[dict[str, Any]]]]
 class LossesConfig:
     """What is read and what is decided.
 
-    last: only each document's highest step counts. min_tokens: documents of fewer guessed tokens are in the tables, but
-    are neither listed nor dropped. drop: what is dropped, see Drop. each_source: shares are of each source by itself.
+    last: only each document's highest step counts. per: the score of a document, 'token' (nats a guessed token) or
+    'byte' (see per_byte). min_tokens: documents of fewer guessed tokens are in the tables, but are neither listed nor
+    dropped. drop: what is dropped, see Drop. each_source: shares are of each source by itself.
     """
 
     last: bool = False
+    per: str = "token"
     min_tokens: int = 1
     drop: tuple[Drop, ...] = ()
     each_source: bool = False
@@ -85,14 +99,16 @@ def table_lines(groups: Groups, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def listing(title: str, rows: np.ndarray, joined: Joined, found: Found, documents: Dataset) -> list[str]:
-    """The documents `rows` with their losses, sources, ids and excerpts, in that order."""
+def listing(
+    title: str, rows: np.ndarray, score: np.ndarray, joined: Joined, found: Found, documents: Dataset
+) -> list[str]:
+    """The documents `rows` with their scores, guessed tokens, ids, sources and excerpts, in that order."""
     texts = take(documents, found, rows, ["text"])["text"].to_pylist()
     source = found.groups[0]
-    lines = ["", title, f"{'loss':>9}{'tokens':>9}  id, source, text"]
+    lines = ["", title, f"{'score':>9}{'tokens':>9}  id, source, text"]
     for i, text in zip(rows.tolist(), texts, strict=True):
         named = f"{joined.id[i].as_py().hex()}  {excerpt(source.names[source.code[i]], 40)}"
-        lines += [f"{joined.loss[i]:>9.4f}{joined.tokens[i]:>9,}  {named}", f"{'':20}{excerpt(text, _EXCERPT)}"]
+        lines += [f"{score[i]:>9.4f}{joined.tokens[i]:>9,}  {named}", f"{'':20}{excerpt(text, _EXCERPT)}"]
     return lines
 
 
@@ -100,7 +116,14 @@ def listing(title: str, rows: np.ndarray, joined: Joined, found: Found, document
 
 
 def write_decisions(
-    output: str, config: LossesConfig, documents: Dataset, joined: Joined, found: Found, gone: Dropped, tables: Tables
+    output: str,
+    config: LossesConfig,
+    documents: Dataset,
+    joined: Joined,
+    score: np.ndarray,
+    found: Found,
+    gone: Dropped,
+    tables: Tables,
 ) -> None:
     """Write a dataset directory: ledger/ with the documents that are dropped, and the tables as CSV and JSON."""
     order = np.lexsort([found.row[gone.row], found.shard[gone.row]])
@@ -108,7 +131,7 @@ def write_decisions(
     reports = []
     with begin(STAGE, output, config, RunOptions(workers=1), [documents]) as stage:
         for key, mine in zip(documents.keys(), np.split(order, ends[:-1]), strict=True):
-            rows = _ledger(documents, joined, found, Dropped(*(column[mine] for column in gone)))
+            rows = _ledger(documents, joined, score, found, Dropped(*(column[mine] for column in gone)))
             shard = write_shard(stage.root, shard_path(LEDGER_TABLE, key), LEDGER.schema, [rows])
             reports.append(Report(key, (shard,), ledger.count(found.books[key], [rows])))
         named = {re.sub("[^0-9A-Za-z_.]", "-", groups.by): table for groups, table in tables}
@@ -125,7 +148,7 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _ledger(documents: Dataset, joined: Joined, found: Found, dropped: Dropped) -> pa.RecordBatch:
+def _ledger(documents: Dataset, joined: Joined, score: np.ndarray, found: Found, dropped: Dropped) -> pa.RecordBatch:
     """Ledger rows of documents of one shard."""
     gone = take(documents, found, dropped.row, ["source", "locator"])
     columns = {
@@ -134,7 +157,7 @@ def _ledger(documents: Dataset, joined: Joined, found: Found, dropped: Dropped) 
         "stage": STAGE,
         "action": REMOVED,
         "reason": np.array([HARD, EASY])[dropped.reason].tolist(),
-        "score": joined.loss[dropped.row],
+        "score": score[dropped.row],
         "threshold": dropped.threshold,
         "locator": gone["locator"],
     }
@@ -158,7 +181,7 @@ def run(args: argparse.Namespace) -> None:
     orders = (*args.drop, *args.drop_above, *args.drop_below)
     if orders and not args.output:
         raise ConfigError("--drop, --drop-above and --drop-below decide: name an --output for their decisions")
-    config = LossesConfig(args.last, args.min_tokens, orders, args.each_source)
+    config = LossesConfig(args.last, args.per, args.min_tokens, orders, args.each_source)
     documents = Dataset.open(*args.documents).require(DOCUMENTS)
     clusters = Dataset.open(*args.clusters).require(CLUSTERS) if args.clusters else None
     joined = read_losses(args.files, config.last)
@@ -168,27 +191,24 @@ def run(args: argparse.Namespace) -> None:
         if order.source and order.source not in source.names:
             raise ConfigError(f"no losses of a source {order.source!r}; there are: {', '.join(sorted(source.names))}")
     tables = [(groups, roll_up(groups, joined.loss, joined.tokens)) for groups in found.groups]
+    score = per_byte(joined, found.size) if config.per == "byte" else joined.loss
     enough = joined.tokens >= config.min_tokens
-    _print(joined, found, documents, tables, np.flatnonzero(enough), args.top)
+    print(f"{len(joined.id):,} documents, {joined.tokens.sum():,} guessed tokens, mean loss {joined.mean:.4f} nats")
+    for groups, lines in tables:
+        print("\n".join(table_lines(groups, lines)))
+    rows = np.flatnonzero(enough)
+    for name, sign in (("hardest", -1), ("easiest", 1)):  # ties by id
+        shown = rows[np.argsort(sign * score[rows], kind="stable")][: args.top]
+        title = f"{name} {len(shown)} of the {len(rows):,} documents with enough guessed tokens, by cost a {config.per}"
+        print("\n".join(listing(title, shown, score, joined, found, documents)))
     if args.weights:
         print(f"\nweights of sources: {args.weights}")
         for name, weight in write_weights(args.weights, tables[0][1], args.weight_rate).items():
             print(f"  {_padded(name, 40)}{weight:>8.4f}")
     if args.output:
         print()
-        dropped = choose(orders, joined.loss, source, enough & found.alive, config.each_source)
-        write_decisions(args.output, config, documents, joined, found, dropped, tables)
-
-
-def _print(joined: Joined, found: Found, documents: Dataset, tables: Tables, rows: np.ndarray, top: int) -> None:
-    """Print the tables, and of the documents `rows` the hardest and the easiest, ties by id."""
-    print(f"{len(joined.id):,} documents, {joined.tokens.sum():,} guessed tokens, mean loss {joined.mean:.4f} nats")
-    for groups, lines in tables:
-        print("\n".join(table_lines(groups, lines)))
-    for name, sign in (("hardest", -1), ("easiest", 1)):
-        shown = rows[np.argsort(sign * joined.loss[rows], kind="stable")][:top]
-        title = f"{name} {len(shown)} of the {len(rows):,} documents with enough guessed tokens"
-        print("\n".join(listing(title, shown, joined, found, documents)))
+        dropped = choose(orders, score, source, enough & found.alive, config.each_source)
+        write_decisions(args.output, config, documents, joined, score, found, dropped, tables)
 
 
 def _share(raw: str) -> Drop:
@@ -202,7 +222,7 @@ def _share(raw: str) -> Drop:
 def _limit(what: str, raw: str) -> Drop:
     source, _, value = raw.rpartition(":")
     if not 0 <= _number(value) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected [SOURCE:]NATS, got {raw!r}")
+        raise argparse.ArgumentTypeError(f"expected [SOURCE:]SCORE, got {raw!r}")
     return Drop(what, float(value), source)
 
 
@@ -232,11 +252,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--clusters", "outputs of dedupe: a table by size of the cluster", default=[], **several)
     add("--by", "a table by a column of documents or signals, or by metadata.KEY; repeatable", metavar="NAME", **again)
     add("--last", "of each document, only the losses of its highest step count", action="store_true")
+    add("--per", "score documents by nats a token, or by cost a byte over the mean's", choices=("token", "byte"),
+        default="token")  # fmt: skip
     add("--min-tokens", "list and drop only documents with so many guessed ones", type=positive, default=1, metavar="N")
     add("--top", "documents to list of each kind (default: %(default)s)", type=positive, default=10, metavar="N")
     add("--drop", "[SOURCE:]hardest=SHARE or [SOURCE:]easiest=SHARE; repeatable", type=_share, metavar="SHARE", **again)
-    add("--drop-above", "[SOURCE:]NATS: drop what costs more a token; repeatable", type=above, metavar="NATS", **again)
-    add("--drop-below", "[SOURCE:]NATS: drop what costs less a token; repeatable", type=below, metavar="NATS", **again)
+    add("--drop-above", "[SOURCE:]SCORE: drop what has a higher one; repeatable", type=above, metavar="SCORE", **again)
+    add("--drop-below", "[SOURCE:]SCORE: drop what has a lower one; repeatable", type=below, metavar="SCORE", **again)
     add("--each-source", "take the shares of --drop of each source by itself", action="store_true")
     add("--output", "dataset directory for the decisions and the tables", metavar="DIR")
     add("--weights", "write weights of sources, for `gristmill shard --config`", metavar="FILE")

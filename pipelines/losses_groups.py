@@ -61,6 +61,16 @@ def join(parts: Sequence[pa.Table], last: bool) -> Joined:
     return Joined(table["id"].combine_chunks(), table["nats"].to_numpy() / tokens, tokens, steps)
 
 
+def per_byte(joined: Joined, sizes: np.ndarray) -> np.ndarray:
+    """What a byte of each document costs, 1 being the mean: (loss · tokens / size) / (Σ loss · tokens / Σ size).
+
+    sizes: int64, UTF-8 bytes. Right where all tokens had the same chance to be guessed, as in an evaluation. The loss a
+    token does not tell damaged text: that falls into many short tokens, of which each is one of few and cheap.
+    """
+    nats = joined.loss * joined.tokens
+    return nats / np.maximum(sizes, 1) / (nats.sum() / np.maximum(sizes, 1).sum())
+
+
 @dataclass(frozen=True)
 class Groups:
     """A way to group documents. code: int64 by document, position in names."""
@@ -123,9 +133,10 @@ def roll_up(groups: Groups, loss: np.ndarray, tokens: np.ndarray) -> list[dict[s
 
 @dataclass(frozen=True)
 class Drop:
-    """One order to drop documents: what: 'hardest', 'easiest' (value is a share), 'above' or 'below' (value is nats).
+    """One order to drop documents.
 
-    source: the only one that it is about; '' is all of them.
+    what: 'hardest', 'easiest' (value is a share of the documents), 'above' or 'below' (value is a score). source: the
+    only one that it is about; '' is all of them.
     """
 
     what: str
@@ -139,7 +150,7 @@ class Drop:
 
 
 class Dropped(NamedTuple):
-    """The documents to drop. row: int64, ascending, of `Joined`. reason: position in (HARD, EASY). threshold: nats."""
+    """The documents to drop. row: int64, ascending, of `Joined`. reason: position in (HARD, EASY)."""
 
     row: np.ndarray
     reason: np.ndarray
@@ -147,14 +158,14 @@ class Dropped(NamedTuple):
 
 
 def choose(
-    orders: Sequence[Drop], loss: np.ndarray, source: Groups, eligible: np.ndarray, each_source: bool
+    orders: Sequence[Drop], score: np.ndarray, source: Groups, eligible: np.ndarray, each_source: bool
 ) -> Dropped:
     """Choose the documents to drop: the first order that names one decides its reason.
 
     A share of n eligible documents is floor(share × n) of them, ties by id; with `each_source` a share without a source
-    is taken of each source by itself. The threshold of a share is the loss of the last document that it drops.
+    is taken of each source by itself. The threshold of a share is the score of the last document that it drops.
     """
-    reason, threshold = np.full(len(loss), -1), np.full(len(loss), np.nan)
+    reason, threshold = np.full(len(score), -1), np.full(len(score), np.nan)
     for order in orders:
         within = [[source.names.index(order.source)]] if order.source else [list(range(len(source.names)))]
         if each_source and not order.source:
@@ -163,11 +174,11 @@ def choose(
             rows = np.flatnonzero(eligible & np.isin(source.code, members))
             limit = order.value
             if order.what in ("hardest", "easiest"):
-                signed = -loss[rows] if order.what == "hardest" else loss[rows]
+                signed = -score[rows] if order.what == "hardest" else score[rows]
                 rows = rows[np.argsort(signed, kind="stable")[: math.floor(order.value * len(rows) + 1e-9)]]
-                limit = float(loss[rows[-1]]) if len(rows) else math.nan
+                limit = float(score[rows[-1]]) if len(rows) else math.nan
             else:
-                rows = rows[loss[rows] > order.value if order.what == "above" else loss[rows] < order.value]
+                rows = rows[score[rows] > order.value if order.what == "above" else score[rows] < order.value]
             rows = rows[reason[rows] < 0]
             reason[rows], threshold[rows] = int(order.reason == EASY), limit
     row = np.flatnonzero(reason >= 0)

@@ -29,12 +29,13 @@ _NO_GROUPS = ("id", "text", "content_hash", "metadata")
 class Found(NamedTuple):
     """Where the documents of `Joined` stand, row for row, and what is known of them.
 
-    shard, row: int64, in documents/. alive: bool, not removed by the ledger beside it. groups: by source first.
-    books: documents by shard key and source that are not removed.
+    shard, row: int64, in documents/. size: int64, UTF-8 bytes of the text. alive: bool, not removed by the ledger
+    beside it. groups: by source first. books: documents by shard key and source that are not removed.
     """
 
     shard: np.ndarray
     row: np.ndarray
+    size: np.ndarray
     alive: np.ndarray
     groups: list[Groups]
     books: dict[str, Counter[str]]
@@ -72,7 +73,7 @@ def locate(joined: Joined, documents: Dataset, clusters: Dataset | None = None, 
     """Find the documents of the losses, one pass over `documents`; SchemaError where they do not hold them all."""
     keys = id_keys(joined.id)
     shard, row = np.full(len(keys), -1), np.full(len(keys), -1)
-    alive, characters = np.zeros(len(keys), bool), np.zeros(len(keys), np.int64)
+    alive, characters, size = (np.zeros(len(keys), kind) for kind in (bool, np.int64, np.int64))
     columns, places, books = _columns_of(documents, by), list[np.ndarray](), {}
     values: dict[str, list[pa.Array]] = {name: [] for name in columns}
     for number, key in enumerate(documents.keys()):
@@ -86,6 +87,7 @@ def locate(joined: Joined, documents: Dataset, clusters: Dataset | None = None, 
             at, held = at[here], batch.take(pa.array(here))
             shard[at], row[at] = number, start + here
             characters[at] = pc.utf8_length(held.column("text")).to_numpy()
+            size[at] = pc.binary_length(held.column("text")).to_numpy()
             alive[at] = ~pc.is_in(held.column("id"), removed).to_numpy(zero_copy_only=False)
             places.append(at)
             for name, table in columns.items():
@@ -97,7 +99,7 @@ def locate(joined: Joined, documents: Dataset, clusters: Dataset | None = None, 
     groups.insert(1, length_groups(characters))
     if clusters is not None:
         groups.insert(2, size_groups(_cluster_sizes(keys, clusters)))
-    return Found(shard, row, alive, groups, books)
+    return Found(shard, row, size, alive, groups, books)
 
 
 def _columns_of(documents: Dataset, by: Sequence[str]) -> dict[str, str]:

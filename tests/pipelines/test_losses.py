@@ -113,11 +113,11 @@ def test_it_lists_the_hardest_and_easiest_with_excerpts_on_one_line(
     capsys.readouterr()
     assert call(data, run, "--top", "2", "--min-tokens", "10") == 0
     lines = capsys.readouterr().out.splitlines()
-    at = lines.index("hardest 2 of the 5 documents with enough guessed tokens")
+    at = lines.index("hardest 2 of the 5 documents with enough guessed tokens, by cost a token")
     assert lines[at + 2].split() == ["6.0000", "10", record_id("诗", "0").hex(), "诗"]
     assert lines[at + 3].strip() == CHINESE + "天天天天天"
     assert lines[at + 4].split() == ["5.0000", "40", record_id("诗", "1").hex(), "诗"]
-    at = lines.index("easiest 2 of the 5 documents with enough guessed tokens")
+    at = lines.index("easiest 2 of the 5 documents with enough guessed tokens, by cost a token")
     assert [lines[at + i].split()[:2] for i in (2, 4)] == [["1.0000", "80"], ["3.0000", "20"]]
     assert call(data, run, "--last", "--top", "1") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -167,6 +167,15 @@ def test_what_is_dropped_is_in_the_ledger_and_shard_leaves_it_out(data: Path, ru
     told_of_it = "\n".join(history(record_id("诗", "0").hex(), str(tmp_path)))
     assert "losses" in told_of_it and "hard_for_model" in told_of_it
     assert len(datasets_under(str(tmp_path))) == 2
+
+
+def test_a_document_is_also_scored_by_its_bytes(data: Path, run: Path, tmp_path: Path) -> None:
+    """Two texts of one loss a token: the one of half the bytes costs twice as much a byte."""
+    short, long = len((ENGLISH + "00000").encode()), len((CHINESE * 3).encode())
+    both = written(tmp_path / "both.arrow", ("en", 0, 3.0, 20), ("诗", 3, 3.0, 20))
+    found = rows_of(decisions(data, both, tmp_path / "losses", "--per", "byte", "--drop-above", "1"))
+    assert list(found) == ["en/0"] and found["en/0"][:2] == ("losses", "hard_for_model")
+    assert found["en/0"][2] == pytest.approx((60 / short) / (120 / (short + long)))
 
 
 def test_the_tables_are_files_and_the_same_bytes_each_time(data: Path, run: Path, tmp_path: Path) -> None:
