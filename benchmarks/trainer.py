@@ -18,7 +18,8 @@ loss is that of the weights at the end, both measured by our evaluation on our v
 model trained on `group_texts`, has learned to see one document at a time).
 
 loading: rows in random order as int64 token ids with the boundaries of their documents, nothing else; files in the page
-cache, one core (two where a worker process helps), no network. A hash over an epoch says whether the peer gave the same rows.
+cache, one core (two where a worker process helps), no network. A hash over an epoch says whether the peer gave the
+same rows.
 
 gpu: see trainer_gpu.py; needs torch, this repository and a CUDA device.
 """

@@ -128,33 +128,51 @@ def rate_of(lines: list[dict[str, Any]], warm: int) -> float:
     return float(sum(line["tokens"] for line in steps) / seconds)
 
 
+def compare(speed: Speed, python: str, repeat: int) -> dict[tuple[str, int], list[tuple[tuple[float, float], ...]]]:
+    """Run ours and each way of the peer in turns: (ours, theirs) pairs by way and processes.
+
+    The first round tries one process and several; the later ones go on with what was faster.
+    """
+    pairs: dict[tuple[str, int], list[tuple[tuple[float, float], ...]]] = {}
+    for number in range(repeat):
+        for way, flags in WAYS.items():
+            counts = (1, CORES) if not number else (faster(pairs, way),)
+            for count in counts:
+                pair = (speed.ours(), speed.theirs(python, flags, count))
+                pairs.setdefault((way, count), []).append(pair)
+    return pairs
+
+
+def faster(pairs: dict[tuple[str, int], list[tuple[tuple[float, float], ...]]], way: str) -> int:
+    """Choose the number of processes that served a way of the peer better, beside ours."""
+    return min((1, CORES), key=lambda count: ratio_of(pairs[way, count]))
+
+
+def ratio_of(pairs: list[tuple[tuple[float, float], ...]]) -> float:
+    """Our rate over theirs: the median of the pairs."""
+    return statistics.median(ours[0] / theirs[0] for ours, theirs in pairs)
+
+
 def run(args: Any, work: Path) -> None:
     """Measure each preset and print the table."""
-    version = peer_version(args.peers_python, "transformers") if args.peers_python else None
     for preset in args.preset:
         speed = Speed(args.data, work, preset, args.steps, args.warm)
-        size, slots = sum(p.numel() for p in MaskedLM(speed.arch).parameters()), speed.rows.seq_len
-        step = speed.config.run.micro_batches * speed.config.run.rows
-        print(f"\n{preset}: {size:,} parameters, {speed.rows.vocab_size:,} ids; {step} rows of {slots} a step, "
-              f"{speed.documents:,} documents in {args.steps} steps, the first {args.warm} not counted")  # fmt: skip
-        table = Table("real tokens/s", "loss")
-        ways = {(way, count): flags for way, flags in WAYS.items() for count in (1, CORES)} if version else {}
-        ours: list[tuple[float, float]] = []
-        theirs: dict[tuple[str, int], list[tuple[float, float]]] = {key: [] for key in ways}
-        ratios: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
-        for _ in range(args.repeat):
-            for key, flags in ways.items() or [((), [])]:
-                ours.append(speed.ours())
-                if key:
-                    theirs[key].append(speed.theirs(args.peers_python, flags, key[1]))
-                    ratios[key].append(ours[-1][0] / theirs[key][-1][0])
-        table.add(Row(f"ours, {CORES} processes", "", *medians(ours)))
-        for way in WAYS if version else ():
-            best = min((key for key in ways if key[0] == way), key=lambda key: statistics.median(ratios[key]))
-            for key in (key for key in ways if key[0] == way):
-                target = TARGET if key == best and key[0] == next(iter(WAYS)) else None
-                label = f"Trainer, {way}, {key[1]} process{'es' * (key[1] > 1)}"
-                table.add(Row(label, version, *medians(theirs[key]), statistics.median(ratios[key]), target))
+        size, run = sum(p.numel() for p in MaskedLM(speed.arch).parameters()), speed.config.run
+        print(f"\n{preset}: {size:,} parameters, {speed.rows.vocab_size:,} ids; {run.micro_batches * run.rows} rows of "
+              f"{speed.rows.seq_len} a step, {speed.documents:,} documents in {args.steps} steps, of which the first "
+              f"{args.warm} are not counted\n", flush=True)  # fmt: skip
+        table, name = Table("real tokens/s", "loss"), f"ours, {CORES} processes"
+        if args.peers_python is None:
+            table.add(Row(name, "", *medians([speed.ours() for _ in range(args.repeat)])))
+            continue
+        version = peer_version(args.peers_python, "transformers")
+        pairs = compare(speed, args.peers_python, args.repeat)
+        table.add(Row(name, "", *medians([ours for found in pairs.values() for ours, _ in found])))
+        for (way, count), found in pairs.items():
+            aimed = way == next(iter(WAYS)) and count == faster(pairs, way)
+            label = f"Trainer, {way}, {count} process{'es' * (count > 1)}"
+            theirs = medians([theirs for _, theirs in found])
+            table.add(Row(label, version, *theirs, ratio_of(found), TARGET if aimed else None))
 
 
 def medians(runs: list[tuple[float, float]]) -> tuple[float, str]:
