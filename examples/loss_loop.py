@@ -10,7 +10,8 @@ base64, and tables of ids. Nothing but this script knows which. Then, with the c
 2. `gristmill losses --per byte --drop hardest=SHARE` decides, `shard --decisions` applies it; pack, and train again:
    as many steps, the same tokenizer, the same seed;
 3. for comparison, a third model loses as many documents by chance;
-4. all three are measured on the held-out text. Printed: their losses, and which of the spoiled documents were found.
+4. each is trained with several seeds and measured on the held-out text. Printed: the mean losses, their differences
+   with standard errors, and which of the spoiled documents were found.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from statistics import fmean, stdev
 from typing import Any
 
 from pipelines import ingest, losses, pack, shard, tokenizer
@@ -118,17 +120,20 @@ def prepare(roots: list[str], work: Path, share: float, seed: int, vocabulary: i
     return {record: kinds[locator] for record, locator in names if locator in kinds}
 
 
-def train(work: Path, name: str, seq_len: int, steps: int, options: list[str]) -> float:
-    """Pack work/NAME/shards, train on them, and return the loss on the held-out text."""
-    packed, run = work / name / "packed", work / name / "run"
+def train(work: Path, name: str, seq_len: int, seeds: int, options: list[str]) -> list[float]:
+    """Pack work/NAME/shards, train on them once for each seed, and return the losses on the held-out text."""
+    packed, found = work / name / "packed", []
     settings = ("--tokenizer", work / "tokenizer", "--set", f"seq_len={seq_len}")
     stage(pack, "--input", work / name / "shards", *settings, "--output", packed)
-    quiet = [f"run.steps={steps}", "run.eval_every=0", "run.save_every=0", "data.evaluate=train", "run.eval_rows=64"]
-    trainer("train", "--data", packed, "--output", run, *(f"--set={one}" for one in [*quiet, *options]))
-    metrics = work / name / "held_out.json"
-    measured = ("--data", work / "held_out_packed", "--train-table", "validation", "--metrics", metrics)
-    trainer("evaluate", "--checkpoint", run, *measured)
-    return float(json.loads(metrics.read_text(encoding="utf-8"))["loss"])
+    quiet = ["run.eval_every=0", "run.save_every=0", "data.evaluate=train", "run.eval_rows=64"]
+    for seed in range(seeds):
+        run, metrics = work / name / f"run-{seed}", work / name / f"held_out-{seed}.json"
+        chosen = [f"--set={one}" for one in [*quiet, f"run.seed={seed}", *options]]
+        trainer("train", "--data", packed, "--output", run, *chosen)
+        measured = ("--data", work / "held_out_packed", "--train-table", "validation", "--metrics", metrics)
+        trainer("evaluate", "--checkpoint", run, *measured)
+        found.append(float(json.loads(metrics.read_text(encoding="utf-8"))["loss"]))
+    return found
 
 
 def removed(dataset: Path) -> set[bytes]:
@@ -136,7 +141,7 @@ def removed(dataset: Path) -> set[bytes]:
     return set(Dataset.open(str(dataset)).table(LEDGER_TABLE, columns=["id"])["id"].to_pylist())
 
 
-def report(spoiled: Spoiled, gone: set[bytes], results: dict[str, float], total: int) -> list[str]:
+def report(spoiled: Spoiled, gone: set[bytes], results: dict[str, list[float]], total: int) -> list[str]:
     """What was found, and what it was worth."""
     found, kinds = Counter(spoiled[one] for one in gone if one in spoiled), Counter(spoiled.values())
     hits = sum(found.values())
@@ -145,11 +150,13 @@ def report(spoiled: Spoiled, gone: set[bytes], results: dict[str, float], total:
     ]
     lines.append(f"precision {hits / max(1, len(gone)):.3f}, recall {hits / max(1, len(spoiled)):.3f}")
     lines += [f"  {kind:<10} {found[kind]:,} of {kinds[kind]:,} found" for kind in KINDS]
-    first = results["all"]
-    for name, loss in results.items():
-        lines.append(
-            f"held-out loss, {name:<12} {loss:.4f} nats" + (f" ({loss - first:+.4f})" if name != "all" else "")
-        )
+    for name, losses_ in results.items():
+        line = f"held-out loss, {name:<10} {fmean(losses_):.4f} nats"
+        if name != "all":  # seed by seed: order and first weights are the same
+            less = [one - other for one, other in zip(losses_, results["all"], strict=True)]
+            error = f" ± {stdev(less) / len(less) ** 0.5:.4f}" if len(less) > 1 else ""
+            line += f" ({fmean(less):+.4f}{error})"
+        lines.append(line)
     return lines
 
 
@@ -162,6 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--drop", type=float, default=0.1, help="share of documents to remove")
     parser.add_argument("--per", choices=("byte", "token"), default="byte", help="how documents are scored")
     parser.add_argument("--steps", type=int, default=200, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind: one alone is mostly chance")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
     parser.add_argument("--seq-len", type=int, default=128, help="slots of a row")
     parser.add_argument("--seed", type=int, default=0, help="of the choice and the damage")
@@ -169,11 +177,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.work.exists():
         parser.error(f"{args.work} exists; name a new directory")
-    work, training = args.work, (args.seq_len, args.steps, ["model.preset=mini", "run.rows=4", *args.set])
+    work, options = args.work, [f"run.steps={args.steps}", "model.preset=mini", "run.rows=4", *args.set]
+    training = (args.seq_len, args.seeds, options)
     spoiled = prepare(args.documents, work, args.spoiled, args.seed, args.vocabulary, args.seq_len)
     results = {"all": train(work, "all", *training)}
     measured = ("--table", "train", "--passes", "2", "--losses", work / "train.arrow")
-    trainer("evaluate", "--checkpoint", work / "all/run", "--data", work / "all/packed", *measured)
+    trainer("evaluate", "--checkpoint", work / "all/run-0", "--data", work / "all/packed", *measured)
     decided = ("--per", args.per, "--drop", f"hardest={args.drop}", "--min-tokens", "5", "--output", work / "decisions")
     stage(losses, work / "train.arrow", "--documents", work / "train/*", *decided)
     whole = ("--input", work / "train/*", "--set", "splits={train: 1.0}")
