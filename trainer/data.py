@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -18,6 +19,7 @@ from schemas.manifest import MANIFEST_PATH, Manifest, parse
 from schemas.packed import ALONE, packed_record
 
 FEISTEL_ROUNDS = 6
+READ_ROWS = 2048  # gathered at a time: a few MB, and many rows of each record batch
 T = TypeVar("T")
 
 
@@ -58,6 +60,19 @@ class Rows:
     lens: np.ndarray
     padding: np.ndarray
     next_sentence: np.ndarray
+
+    def cut(self, rows: int) -> Iterator[Rows]:
+        """Cut into views of so many rows each."""
+        length = self.input_ids.shape[1]
+        ends = np.cumsum(self.lens)
+        for first in range(0, len(self.row_ids), rows):
+            mine = slice(first, first + rows)
+            begin, end = np.searchsorted(ends, [first * length, (first + rows) * length], side="right")
+            inner = slice(int(begin), int(end))
+            yield Rows(
+                self.input_ids[mine], self.word_start[mine], self.row_ids[mine],
+                self.lens[inner], self.padding[inner], self.next_sentence[inner],
+            )  # fmt: skip
 
 
 class _Batch:
@@ -330,6 +345,21 @@ class Schedule:
         copy = slots - np.ceil(before / step - shift).astype(np.int64)
         most = 1 + int(np.ceil(np.diff(self.cumulated, prepend=0.0).max() / step))
         return rows, epoch * most + np.maximum(copy, 0)
+
+
+def read_batches(
+    dataset: PackedDataset, order: Schedule, positions: Iterator[np.ndarray], ahead: int = READ_ROWS
+) -> Iterator[tuple[np.ndarray, np.ndarray, Rows]]:
+    """Read batches of rows by their positions, int64 [rows], all of one length: (row numbers, draws, rows) each.
+
+    `ahead` rows, or a batch, are gathered at a time, sorted by where they stand: an order of magnitude faster than
+    batch by batch.
+    """
+    for first in positions:
+        group = [first, *itertools.islice(positions, max(0, ahead // len(first) - 1))]
+        numbers, draws = order(np.concatenate(group))
+        cut = (each.reshape(len(group), -1) for each in (numbers, draws))
+        yield from zip(*cut, dataset.rows(numbers).cut(len(first)), strict=True)
 
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:

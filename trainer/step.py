@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from schemas.packed import IGNORE_INDEX, RANDOM_NEXT, REAL_NEXT, SECOND
 from trainer.attention import Segments, move
-from trainer.data import PackedDataset
+from trainer.data import PackedDataset, Rows
 from trainer.masking import ORDINARY, MaskConfig, mask_rows
 from trainer.model import MaskedLM
 from trainer.world import World
@@ -49,9 +49,10 @@ class MicroBatch:
     counts: tuple[int, int, int, int]
 
     @staticmethod
-    def of(dataset: PackedDataset, numbers: np.ndarray, draws: np.ndarray, mask: MaskConfig, seed: int) -> MicroBatch:
-        """Read rows by their global numbers and mask them: a pure function of its arguments. In main memory."""
-        rows = dataset.rows(numbers)
+    def of(dataset: PackedDataset, numbers: np.ndarray, draws: np.ndarray, mask: MaskConfig, seed: int,
+           rows: Rows | None = None) -> MicroBatch:  # fmt: skip
+        """Read rows by their global numbers, or take them if given, and mask them: a pure function. In main memory."""
+        rows = rows or dataset.rows(numbers)
         masked = mask_rows(rows.input_ids, rows.word_start, rows.row_ids, draws, mask, dataset.vocab_size, seed)
         joined = rows.next_sentence == SECOND  # a pair is one segment of attention
         starts = (np.cumsum(rows.lens) - rows.lens)[~joined]

@@ -27,7 +27,7 @@ from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
 from trainer.cli import guarded
 from trainer.config import SECTION, Config, ConfigError, describe, load
-from trainer.data import PackedDataset, Schedule, prefetch
+from trainer.data import PackedDataset, Schedule, prefetch, read_batches
 from trainer.losses import Recorder
 from trainer.masking import MaskConfig
 from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, table
@@ -238,16 +238,22 @@ def schedule(dataset: PackedDataset, config: Config) -> Schedule:
 def micro_batches(dataset: PackedDataset, config: Config, start: int, world: World) -> Iterator[list[MicroBatch]]:
     """Make this process's micro-batches, step by step: a pure function of (configuration, step, index)."""
     run = config.run
-    order, first = schedule(dataset, config), run.position(start)
+
+    def positions() -> Iterator[np.ndarray]:
+        first = run.position(start)
+        for step in itertools.count(start):
+            share = run.width(step) // world.size
+            for index in range(first + world.rank * share, first + (world.rank + 1) * share):
+                yield np.arange(index * run.rows, (index + 1) * run.rows)
+            first += run.width(step)
+
+    rows = read_batches(dataset, schedule(dataset, config), positions())
     for step in itertools.count(start):
-        share = run.width(step) // world.size
-        batches = []
-        for index in range(first + world.rank * share, first + (world.rank + 1) * share):
-            rows, draws = order(np.arange(index * run.rows, (index + 1) * run.rows))
-            micro = MicroBatch.of(dataset, rows, draws, config.mask, run.seed)
-            batches.append(micro.pinned() if world.device.type == "cuda" else micro)
-        yield batches
-        first += run.width(step)
+        share = [
+            MicroBatch.of(dataset, numbers, draws, config.mask, run.seed, rows=each)
+            for numbers, draws, each in itertools.islice(rows, run.width(step) // world.size)
+        ]
+        yield [micro.pinned() for micro in share] if world.device.type == "cuda" else share
 
 
 class Stopper:

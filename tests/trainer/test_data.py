@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.base import SchemaError
 from schemas.manifest import MANIFEST_PATH
-from trainer.data import DataConfig, PackedDataset, Schedule, prefetch, shuffled
+from trainer.data import DataConfig, PackedDataset, Schedule, prefetch, read_batches, shuffled
 
 MakePacked = Callable[..., Path]
 
@@ -203,3 +203,19 @@ def test_prefetch_ends_its_thread_when_the_consumer_leaves() -> None:
     assert next(items) == 0 and threading.active_count() == before + 1
     items.close()
     assert threading.active_count() == before
+
+
+@given(st.integers(1, 9), st.integers(1, 60))
+def test_reading_ahead_gives_the_rows_of_every_batch(packed: Path, rows: int, ahead: int) -> None:
+    dataset = PackedDataset(packed, "train")
+    order = Schedule(len(dataset), 5)
+    batches = [np.arange(first, first + rows) for first in range(0, 90 // rows * rows, rows)]
+    count = 0
+    for positions, (numbers, draws, got) in zip(batches, read_batches(dataset, order, iter(batches), ahead), strict=True):
+        expected, epochs = order(positions)
+        assert numbers.tolist() == expected.tolist() and draws.tolist() == epochs.tolist()
+        one = dataset.rows(numbers)
+        for name in ("input_ids", "word_start", "row_ids", "lens", "padding", "next_sentence"):
+            assert np.array_equal(getattr(got, name), getattr(one, name)), name
+        count += 1
+    assert count == len(batches)
