@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.metrics import Metrics, read, summarise
+from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise
+from trainer.model import Architecture, ModelConfig
 
 TRAIN = {"loss": 5.0, "learning_rate": 0.1}
 
@@ -46,3 +48,32 @@ def test_the_curve_has_one_row_a_step(tmp_path: Path) -> None:
         "step,train_loss,validation_loss,learning_rate\n10,5.0,,0.1\n20,4.5,4.0,0.05\n"
     )
     assert (tmp_path / "new/train.json").read_text() == '{\n "a": {\n  "loss": 4.0\n },\n "b": 1\n}\n'
+
+
+def test_dvclive_gets_the_same_numbers_and_starts_no_experiment(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0, 20, tensorboard=False, dvclive=True)
+    metrics.write(10, "train", TRAIN | {"mfu": None})
+    metrics.write(10, "validation", {"loss": 4.0, "sources": {"新闻": {"loss": 3.0}}})
+    metrics.close()
+    found = json.loads((tmp_path / "dvclive/metrics.json").read_text(encoding="utf-8"))
+    assert found["train"] == TRAIN and found["validation"] == {"loss": 4.0, "sources": {"新闻": {"loss": 3.0}}}
+    assert found["step"] == 10
+    curve = (tmp_path / "dvclive/plots/metrics/train/loss.tsv").read_text()
+    assert curve == "step\tloss\n10\t5.0\n"
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_operations_of_a_step_by_hand() -> None:
+    arch = Architecture.of(ModelConfig(preset="tiny"), 1000, 64)  # 2 layers, 64 hidden, 192 intermediate
+    layer = 64 * 192 + 64 * 64 + 64 * 384 + 192 * 64  # Wqkv, Wo, Wi, Wo
+    head = 64 * 64 + 64 * 1000
+    documents = [10, 30]
+    attention = sum(2 * 2 * n * n * 64 for n in documents) * 2 * 3  # QKᵀ and AV, in two layers, forward and backward
+    assert flops(arch, 40, 7, sum(n * n for n in documents)) == 6 * (2 * layer * 40 + head * 7) + attention
+
+
+def test_nothing_is_claimed_of_a_processor_that_nobody_knows() -> None:
+    cpu = torch.device("cpu")
+    assert peak_tflops(cpu, 0.0) is None and peak_tflops(cpu, 0.2) == 0.2
+    assert Energy(cpu).joules() is None
+    assert memory(cpu) > 10e6
