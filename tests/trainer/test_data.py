@@ -211,7 +211,9 @@ def test_reading_ahead_gives_the_rows_of_every_batch(packed: Path, rows: int, ah
     order = Schedule(len(dataset), 5)
     batches = [np.arange(first, first + rows) for first in range(0, 90 // rows * rows, rows)]
     count = 0
-    for positions, (numbers, draws, got) in zip(batches, read_batches(dataset, order, iter(batches), ahead), strict=True):
+    for positions, (numbers, draws, got) in zip(
+        batches, read_batches(dataset, order, iter(batches), ahead), strict=True
+    ):
         expected, epochs = order(positions)
         assert numbers.tolist() == expected.tolist() and draws.tolist() == epochs.tolist()
         one = dataset.rows(numbers)
