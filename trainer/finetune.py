@@ -51,7 +51,7 @@ SECTION = "finetune"
 class FineTuneOptim(OptimConfig):
     __doc__ = OptimConfig.__doc__
 
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.05
     schedule: str = "linear"
     warmup: float = 0.1
@@ -79,7 +79,7 @@ class FineTuneConfig:
     seed: int = 0
     validation: float = 0.1
     max_length: int | None = None
-    layer_decay: float = 0.9
+    layer_decay: float = 1.0
     mask: float = 0.1
     smoothing: float = 0.0
     balanced: bool = False
