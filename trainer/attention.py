@@ -29,18 +29,20 @@ class Segments:
     mask: Tensor | None = None
 
     @staticmethod
-    def build(lens: np.ndarray, length: int, device: torch.device | str = "cpu", entries: int = 0) -> Segments:
-        """Lay out segments from their lengths: int [segments], row after row, each row adding up to `length`.
+    def build(lens: np.ndarray, length: int, device: torch.device | str = "cpu") -> Segments:
+        """Make segments on a device from their lengths: int [segments], row after row, each adding up to `length`."""
+        return Segments.lay_out(lens, length).to(device)
 
-        entries: of cu_seqlens, at least segments + 1; 0: just so many.
-        """
+    @staticmethod
+    def lay_out(lens: np.ndarray, length: int, entries: int = 0) -> Segments:
+        """The same in main memory and without a mask. entries: of cu_seqlens; 0: segments + 1."""
         ends = np.cumsum(lens)
         document = np.repeat(np.arange(len(lens), dtype=np.int32), lens).reshape(-1, length)
         position = (np.arange(int(ends[-1])) - np.repeat(ends - lens, lens)).reshape(-1, length)
         cu_seqlens = np.full(max(entries, len(lens) + 1), ends[-1], np.int32)
         cu_seqlens[: len(lens)] = ends - lens
         a, b, c = (torch.from_numpy(each) for each in (document, position, cu_seqlens))
-        return Segments(a, b, c, length).to(device)
+        return Segments(a, b, c, length)
 
     def to(self, device: torch.device | str, *, dense: bool = False) -> Segments:
         """Move to a device; the mask is made there, always on a CPU, elsewhere if `dense`."""

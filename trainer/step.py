@@ -66,7 +66,7 @@ class MicroBatch:
         ordinary = np.add.reduceat(rows.input_ids.ravel() >= ORDINARY, np.cumsum(rows.lens) - rows.lens, dtype=np.int64)
         real = lens[~padding]
         counts = (int((masked.labels != IGNORE_INDEX).sum()), len(paired), int(real.sum()), int((real**2).sum()))
-        segments = Segments.build(lens, dataset.seq_len, entries=len(numbers) * dataset.most_segments + 1)
+        segments = Segments.lay_out(lens, dataset.seq_len, entries=len(numbers) * dataset.most_segments + 1)
         arrays = (masked.input_ids, masked.slots.ravel(), masked.labels.ravel(), first, follows)
         ids, slots, labels, *pairs = (torch.from_numpy(array) for array in arrays)
         return MicroBatch(

@@ -5,7 +5,7 @@ from trainer.attention import Segments, attend
 
 
 def test_segments_of_two_rows_by_hand() -> None:
-    segments = Segments.build(np.array([2, 1, 1, 4]), 4, entries=9)
+    segments = Segments.lay_out(np.array([2, 1, 1, 4]), 4, entries=9).to("cpu")
     assert segments.document.tolist() == [[0, 0, 1, 2], [3, 3, 3, 3]]
     assert segments.position.tolist() == [[0, 1, 0, 0], [0, 1, 2, 3]]
     assert segments.cu_seqlens.tolist() == [0, 2, 3, 4, 8, 8, 8, 8, 8]

@@ -47,7 +47,7 @@ def test_opening_a_dataset_allocates_no_memory_for_its_rows(packed: Path) -> Non
     before = pa.total_allocated_bytes()
     dataset = PackedDataset(packed, "train")
     assert pa.total_allocated_bytes() - before < 4096
-    assert not any(batch.tokens.flags.owndata or batch.words.flags.owndata for batch in dataset._batches)
+    assert not any(shard.bytes.flags.owndata for shard in dataset._shards)
 
 
 def test_token_counts_are_those_of_all_rows(packed: Path) -> None:
