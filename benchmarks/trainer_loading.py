@@ -19,13 +19,12 @@ from peers.trainer_rows import digest, endless, timed
 from trainer_table import ROOT, Row, Table
 
 from trainer.config import Config
-from trainer.data import PackedDataset, Rows
-from trainer.masking import mask_rows
+from trainer.data import READ_ROWS, PackedDataset, read_batches
+from trainer.step import MicroBatch
 from trainer.train import schedule
 
 SCRIPT = ROOT / "benchmarks" / "peers" / "trainer_loading.py"
 TARGET, BATCHES = 5.0, (8, 64)
-AHEAD = 4096  # rows that ours reads at once and hands out in slices
 #: label, loader of the peers' script, worker processes, whether the target is for it
 PEERS = (
     ("datasets, torch format, DataLoader", "datasets", 0, True),
@@ -46,36 +45,27 @@ class Ours:
 
     def __init__(self, data: Path, rows: int) -> None:
         self.dataset, self.config, self.batch = PackedDataset(data, "train"), Config(), rows
-        self.order, self.ahead = schedule(self.dataset, self.config), AHEAD // rows * rows
-
-    def blocks(self, epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Read an epoch, many rows at once."""
-        for start in range(0, len(self.dataset), self.ahead):
-            positions = np.arange(start, min(start + self.ahead, len(self.dataset))) + epoch * len(self.dataset)
-            numbers, draws = self.order(positions)
-            yield self.dataset.rows(numbers), draws
+        self.order = schedule(self.dataset, self.config)
 
     def epoch(self, number: int, *, masks: bool = False) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Cut an epoch into batches; with masks, of the masked ids, slots and labels too."""
-        for rows, draws in self.blocks(number):
-            parts = [rows.input_ids]
+        """Read an epoch as training does; with masks, the micro-batches of training."""
+        size, run = len(self.dataset), self.config.run
+        starts = range(0, size, self.batch)
+        positions = (np.arange(row, min(row + self.batch, size)) + number * size for row in starts)
+        for numbers, draws, rows in read_batches(self.dataset, self.order, positions):
             if masks:
-                masked = mask_rows(rows.input_ids, rows.word_start, rows.row_ids, draws, self.config.mask,
-                                   self.dataset.vocab_size, self.config.run.seed)  # fmt: skip
-                parts = [masked.input_ids, masked.slots, masked.labels]
-            tensors = [torch.from_numpy(part) for part in parts]
-            length, starts = self.dataset.seq_len, np.append(0, np.cumsum(rows.lens))
-            edges = range(0, len(rows.row_ids) + self.batch, self.batch)
-            cuts = np.searchsorted(starts, [min(edge * length, starts[-1]) for edge in edges]).tolist()
-            cu_seqlens = torch.from_numpy(starts.astype(np.int32))
-            for row, first, last in zip(edges, cuts[:-1], cuts[1:], strict=False):
-                yield *(part[row : row + self.batch] for part in tensors), cu_seqlens[first : last + 1] - row * length
+                micro = MicroBatch.of(self.dataset, numbers, draws, self.config.mask, run.seed, rows=rows)
+                yield micro.input_ids, micro.segments.cu_seqlens, micro.slots, micro.labels
+            else:
+                cu_seqlens = np.append(0, np.cumsum(rows.lens)).astype(np.int32)
+                yield torch.from_numpy(rows.input_ids), torch.from_numpy(cu_seqlens)
 
     def digest(self) -> dict[str, Any]:
         """Hash an epoch, as the peers' script does."""
 
         def arrays() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-            for rows, _ in self.blocks(0):
+            for first in range(0, len(self.dataset), READ_ROWS):
+                rows = self.dataset.rows(self.order(np.arange(first, min(first + READ_ROWS, len(self.dataset))))[0])
                 row = ((np.cumsum(rows.lens) - rows.lens) // self.dataset.seq_len)[~rows.padding]
                 yield rows.input_ids, rows.lens[~rows.padding], np.bincount(row, minlength=len(rows.row_ids))
 

@@ -65,8 +65,8 @@ class Rows:
 
     def cut(self, rows: int) -> Iterator[Rows]:
         """Cut into views of so many rows each."""
-        firsts = range(0, len(self.row_ids) + rows, rows)
-        slots = np.array(firsts) * self.input_ids.shape[1]
+        firsts = range(0, len(self.row_ids), rows)
+        slots = np.append(firsts, len(self.row_ids)) * self.input_ids.shape[1]
         edges = np.searchsorted(np.cumsum(self.lens), slots, side="right").tolist()
         for first, begin, end in zip(firsts, edges, edges[1:], strict=False):
             mine, inner = slice(first, first + rows), slice(begin, end)
@@ -390,7 +390,9 @@ class Schedule:
 def read_batches(
     dataset: PackedDataset, order: Schedule, positions: Iterator[np.ndarray], ahead: int = READ_ROWS
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Rows]]:
-    """Read batches of rows by their positions, int64 [rows], all of one length: (row numbers, draws, rows) each.
+    """Read batches of rows by their positions, int64 [rows], the last as long as the others or shorter.
+
+    Yields (row numbers, draws, rows) for each batch.
 
     `ahead` rows, or a batch, are gathered at a time, sorted by where they stand: an order of magnitude faster than
     batch by batch.
@@ -398,8 +400,9 @@ def read_batches(
     for first in positions:
         group = [first, *itertools.islice(positions, max(0, ahead // len(first) - 1))]
         numbers, draws = order(np.concatenate(group))
-        cut = (each.reshape(len(group), -1) for each in (numbers, draws))
-        yield from zip(*cut, dataset.rows(numbers).cut(len(first)), strict=True)
+        for start, rows in zip(itertools.count(0, len(first)), dataset.rows(numbers).cut(len(first)), strict=False):
+            mine = slice(start, start + len(first))
+            yield numbers[mine], draws[mine], rows
 
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:

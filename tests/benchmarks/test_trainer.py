@@ -76,7 +76,7 @@ def test_batches_hold_each_row_once_with_its_boundaries(modules: dict[str, Modul
             found[row.tobytes()] = inside
     assert found == wanted
     assert [len(batch[0]) for batch in ours.epoch(1)] == [8] * 6 + [5]
-    assert next(ours.epoch(0, masks=True))[1].shape == (8, 19)  # 30 % of 64 slots
+    assert next(ours.epoch(0, masks=True))[2].shape == (8 * 19,)  # 30 % of 64 slots
 
 
 def test_digest_ignores_the_order_of_rows_and_sees_any_change(modules: dict[str, ModuleType]) -> None:
