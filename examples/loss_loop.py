@@ -3,7 +3,7 @@
     python examples/loss_loop.py data/clean/docstrings data/clean/readmes --work /somewhere/loop
 
 The documents (outputs of ingest or clean) are split: a tenth is held out and stays clean. Of the others a share
-(--spoiled) is damaged by a seeded generator, in four ways that corpora know: letters shuffled inside words, mojibake,
+(--spoiled) is damaged by a seeded generator, in four ways that corpora know: letters shuffled in words, random letters,
 base64, and tables of ids. Nothing but this script knows which. Then, with the commands that anybody would use:
 
 1. shard, tokenizer, pack, train; `evaluate --table train --losses` measures every training document;
@@ -34,7 +34,7 @@ from typing import Any
 from pipelines import ingest, losses, pack, shard, tokenizer
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, surviving_batches
 
-KINDS = ("shuffled", "mojibake", "base64", "ids")
+KINDS = ("shuffled", "noise", "base64", "ids")
 HELD_OUT = 0.1
 Spoiled = dict[bytes, str]  # id: kind
 
@@ -43,10 +43,8 @@ def spoil(text: str, kind: str, random: Random) -> str:
     """Damage a text in one of the four ways; about as long as it was, never equal to it where it has two words."""
     if kind == "shuffled":  # a word keeps its letters; Chinese, which has no spaces, its characters between two marks
         return re.sub(r"\w{2,}", lambda word: "".join(random.sample(word[0], len(word[0]))), text)
-    if (
-        kind == "mojibake"
-    ):  # UTF-8 read as Latin-1, twice; ASCII survives it, so quotes are made typographic as in print
-        return re.sub("[\"' ]", "\u00a0", text).encode().decode("latin-1").encode().decode("latin-1")
+    if kind == "noise":  # words keep their length; letters and Chinese characters alike become random letters
+        return re.sub(r"\w", lambda _: random.choice("abcdefghijklmnopqrstuvwxyz"), text)
     if kind == "base64":
         return base64.b64encode(random.randbytes(max(12, len(text.encode()) * 3 // 4))).decode()
     rows = max(2, len(text) // 40)
@@ -165,10 +163,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("documents", nargs="+", metavar="DIR_OR_GLOB", help="outputs of ingest or clean")
     parser.add_argument("--work", type=Path, required=True, help="directory for all that is written; must be new")
-    parser.add_argument("--spoiled", type=float, default=0.1, help="share of documents that are damaged")
-    parser.add_argument("--drop", type=float, default=0.1, help="share of documents to remove")
+    parser.add_argument("--spoiled", type=float, default=0.3, help="share of documents that are damaged")
+    parser.add_argument("--drop", type=float, default=0.3, help="share of documents to remove")
     parser.add_argument("--per", choices=("byte", "token"), default="byte", help="how documents are scored")
-    parser.add_argument("--steps", type=int, default=200, help="of each training")
+    parser.add_argument("--steps", type=int, default=400, help="of each training")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind: one alone is mostly chance")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
     parser.add_argument("--seq-len", type=int, default=128, help="slots of a row")
