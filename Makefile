@@ -22,7 +22,7 @@ lint: $(VENV)/.test
 	mypy
 
 bench: $(VENV)/.test
-	for script in benchmarks/[a-z]*.py; do python $$script || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
