@@ -104,7 +104,10 @@ class Objective(nn.Module):
 
     def forward(self, ids: Tensor, segments: Segments, slots: Tensor, labels: Tensor, first: Tensor,
                 follows: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Loss of each slot and of each pair in nats (float32, 0 where there is no label), each slot's best guess."""
+        """Loss of each slot and of each pair in nats (float32, 0 where there is no label), each slot's best guess.
+
+        With gradients, the labels stand in for the guesses, which cost a pass over the logits.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halved):
             hidden = self.model.model(ids, segments).flatten(0, 1)
             logits = self.model.logits(hidden[slots]).float()
@@ -113,7 +116,7 @@ class Objective(nn.Module):
             if len(first):
                 choice = self.model.next_sentence(hidden[first]).float()
                 pairs = F.cross_entropy(choice, follows, ignore_index=IGNORE_INDEX, reduction="none")
-            return tokens, pairs, logits.argmax(-1)
+            return tokens, pairs, labels if torch.is_grad_enabled() else logits.argmax(-1)
 
     def on(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The same, of a micro-batch wherever it is."""
