@@ -51,8 +51,8 @@ SECTION = "finetune"
 class FineTuneOptim(OptimConfig):
     __doc__ = OptimConfig.__doc__
 
-    lr: float = 2e-3
-    weight_decay: float = 0.05
+    lr: float = 1.5e-3
+    weight_decay: float = 0.1
     schedule: str = "linear"
     warmup: float = 0.1
 
@@ -61,9 +61,10 @@ class FineTuneOptim(OptimConfig):
 class FineTuneConfig:
     """Options of fine-tuning.
 
-    epochs: at most. patience: epochs without a better macro F1 on the validation table after which training stops, 0:
-    never; the best epoch's weights are kept in any case. batch: texts of an optimizer step. seed: of order, masks,
-    the held-out share and weights from scratch. validation: share of the training table to hold out, by a hash of the
+    epochs: at most. monitor: the number on the validation table that says which epoch is the best and is kept,
+    'macro_f1', or 'log_loss', which varies less where the table is small. patience: epochs without a better one after
+    which training stops, 0: never. batch: texts of an optimizer step. seed: of order, masks, the held-out share and
+    weights from scratch. validation: share of the training table to hold out, by a hash of the
     text, where no --validation is given. max_length: tokens of a text, specials included, after which it is cut (of a
     pair the longer text first); by default the model's longest row. layer_decay: rate of each layer over that of the
     layer above it. mask: share of a training text's tokens that is hidden, anew in each epoch, so that no few words
@@ -74,13 +75,14 @@ class FineTuneConfig:
     """
 
     epochs: int = 6
+    monitor: str = "macro_f1"
     patience: int = 2
     batch: int = 32
     seed: int = 0
     validation: float = 0.1
     max_length: int | None = None
     layer_decay: float = 1.0
-    mask: float = 0.1
+    mask: float = 0.3
     smoothing: float = 0.0
     balanced: bool = False
     precision: str = "auto"
@@ -90,6 +92,7 @@ class FineTuneConfig:
 
     def __post_init__(self) -> None:
         config.one_of("precision", self.precision, ("auto", "float32", "bf16"))
+        config.one_of("monitor", self.monitor, ("macro_f1", "log_loss"))
         if min(self.epochs, self.batch) < 1 or min(self.patience, self.threads) < 0 or (self.max_length or 3) < 3:
             raise ValueError("epochs and batch must be at least 1, max_length 3, patience and threads 0")
         if not (0 < self.validation < 1 and 0 <= self.mask < 1 and 0 <= self.smoothing < 1):
@@ -225,13 +228,16 @@ def fit(model: Classifier, train: Texts, validation: Texts, labels: Sequence[str
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         report = classify.score(predict(model, validation, options), validation.labels, labels)
-        line = {"epoch": epoch + 1, "loss": total / size, "validation_loss": report["log_loss"],
+        line = {"epoch": epoch + 1, "loss": total / size, "validation_log_loss": report["log_loss"],
                 "validation_accuracy": report["accuracy"], "validation_macro_f1": report["macro"]["f1"]}  # fmt: skip
         words = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in list(line.items())[1:])
         say(f"epoch {epoch + 1}: {words}; {time.perf_counter() - began:.0f} s")
-        if not history or line["validation_macro_f1"] > max(each["validation_macro_f1"] for each in history):
-            latest, best = epoch, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         history.append(line)
+        goodness = [
+            each[f"validation_{options.monitor}"] * (-1 if options.monitor == "log_loss" else 1) for each in history
+        ]
+        if goodness.index(max(goodness)) == epoch:
+            latest, best = epoch, {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if options.patience and epoch - latest >= options.patience:
             break
     model.load_state_dict(best)

@@ -222,6 +222,23 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tokenizer: Path, monke
     assert not torch.equal(seen[1], seen[3])
 
 
+def test_the_epoch_of_the_least_log_loss_can_be_kept(tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = MaskedLM(ARCH)
+    base.initialise(0)
+    model = Classifier.of(base, 2)
+    examples = [example("a b" if number % 2 else "天 地", str(number % 2), number) for number in range(8)]
+    texts = Texts.of("train", examples, ["0", "1"], load_tokenizer(tokenizer, ARCH, None))
+    measured, seen = iter((0.5, 0.2, 0.3)), []
+
+    def fake(*_: Any) -> dict[str, Any]:
+        seen.append(model.classifier.weight.detach().clone())
+        return {"log_loss": next(measured), "accuracy": 0.0, "macro": {"f1": len(seen)}}
+
+    monkeypatch.setattr("trainer.classify.score", fake)
+    fit(model, texts, texts, ["0", "1"], FineTuneConfig(epochs=3, monitor="log_loss"))
+    assert torch.equal(model.classifier.weight, seen[1])
+
+
 def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(tokenizer: Path) -> None:
     base = MaskedLM(ARCH)
     base.initialise(0)
@@ -270,6 +287,7 @@ def test_balanced_classes_weigh_by_the_inverse_of_their_frequency(tokenizer: Pat
         ({"--group": "region"}, "there is no field 'region' to report by"),
         ({"--set": "max_length=64"}, "max_length is 64; the model was trained on rows of 32"),
         ({"--set": "epoch=1"}, "unknown option finetune.epoch"),
+        ({"--set": "monitor=loss"}, "monitor is 'loss'; it must be one of macro_f1, log_loss"),
         ({"--set": "mask=1"}, "shares below 1"),
         ({"--text": "body"}, "there is no field 'body'; there are: id, text, label, source"),
     ],
