@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -225,7 +226,7 @@ def run(inputs: Sequence[str], tokenizer: str, output: str, config: PackConfig, 
         job = Job(dataset, model, stage.root, config)
         total = sum(dataset.content_bytes(split) for split in names)
         reports = stage.pipeline("pack", lambda p: build(p, job), total)
-        facts = facts_of(reports, config) | {"vocab_size": job.model().vocab_size}
+        facts = facts_of(reports, config) | {"vocab_size": job.model().vocab_size, "tokenizer": _sha256(tokenizer)}
         shards = [shard for report in reports for shard in report.shards]
         books = ledger.add(report.books for report in reports)
         about = _CARD.format(**facts) + (_PAIRS.format(**facts) if config.pairs else "")
@@ -241,6 +242,12 @@ def run(inputs: Sequence[str], tokenizer: str, output: str, config: PackConfig, 
     if config.pairs:
         notes.append(f"{facts['pairs']:,} pairs, {facts['real_pairs']:,} of them real neighbours")
     print_summary(stage, tuple(notes))
+
+
+def _sha256(tokenizer: str) -> str:
+    """Name a tokenizer by its model file, so that a trainer can tell it from another one of the same size."""
+    with files.open_read(files.join(tokenizer, MODEL_FILE)) as source:
+        return hashlib.sha256(source.read()).hexdigest()
 
 
 def facts_of(reports: Sequence[Report], config: PackConfig) -> dict[str, Any]:

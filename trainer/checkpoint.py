@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -10,9 +12,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -35,7 +38,7 @@ class State:
 
     step: steps taken; together with the configuration it is the whole state of the data: epoch and rows are here for
     people. manifest: sha256 of the dataset's manifest. config: the run's options, resolved. validation_loss: where it
-    was measured at this step.
+    was measured at this step. tokenizer: sha256 of the model file of the tokenizer that the rows were packed with.
     """
 
     step: int
@@ -46,6 +49,7 @@ class State:
     epoch: int = 0
     rows: int = 0
     validation_loss: float | None = None
+    tokenizer: str | None = None
 
 
 class Writer:
@@ -104,7 +108,11 @@ def save(folder: Path, state: State, tensors: Tensors, keep: int) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, content in ((WEIGHTS, tensors.model), (OPTIMIZER, tensors.optimizer)):
-        save_file(content, partial / name)
+        try:
+            save_file(content, partial / name)
+        except SafetensorError as error:  # its name for a full disk, too
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"{partial / name} could not be written: {error}") from error
         share(partial / name)
     (partial / STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in (*partial.iterdir(), partial):
@@ -117,6 +125,17 @@ def save(folder: Path, state: State, tensors: Tensors, keep: int) -> Path:
             if old != kept:
                 shutil.rmtree(old)
     return target
+
+
+def lock(folder: Path) -> IO[bytes]:
+    """Claim a run's directory for this process, until the file that is returned is closed or the process ends."""
+    file = (folder / ".lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise CheckpointError(f"another process trains in {folder}: wait for it, or stop it") from error
+    return file
 
 
 def share(path: Path) -> None:
@@ -176,8 +195,48 @@ def load_model(checkpoint: Path, device: torch.device | str = "cpu") -> tuple[Ma
     """Rebuild the model that a checkpoint holds."""
     state = read_state(checkpoint)
     model = MaskedLM(state.architecture)
-    model.load_state_dict(load_file(checkpoint / WEIGHTS))
+    _fill(model, _load(checkpoint / WEIGHTS), checkpoint)
     return model.to(device), state
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): remove the checkpoint, and --resume takes the one before it"
+        ) from error
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    expected = model.state_dict()
+    if wrong := sorted(set(expected) ^ set(weights)) or [n for n, t in expected.items() if t.shape != weights[n].shape]:
+        raise CheckpointError(f"{checkpoint} is of another model than its state says: {wrong[0]}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(_like(weights[name], tensor))
+
+
+def start_from(checkpoint: Path, model: nn.Module, tokenizer: str | None) -> None:
+    """Load weights alone, to go on with other data; CheckpointError where sizes or tokenizers differ."""
+    state = read_state(checkpoint)
+    if None not in (state.tokenizer, tokenizer) and state.tokenizer != tokenizer:
+        raise CheckpointError(f"{checkpoint} was trained with another tokenizer than these rows were packed with")
+    weights = _load(checkpoint / WEIGHTS)
+    extra = {name for name in weights if name.startswith("next_sentence.")} - set(model.state_dict())
+    _fill(model, {name: tensor for name, tensor in weights.items() if name not in extra}, checkpoint)
+
+
+def check_tokenizer(directory: Path, state: State) -> None:
+    """Raise CheckpointError where a directory holds another tokenizer than the model's rows were packed with."""
+    path = directory / "tokenizer.model"
+    if state.tokenizer and path.exists():
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != state.tokenizer:
+            raise CheckpointError(
+                f"{directory} is another tokenizer than the model was trained with (sha256 {found[:12]}…, not "
+                f"{state.tokenizer[:12]}…), though it may have as many ids: give the one that its rows were packed with"
+            )
 
 
 def check(checkpoint: Path, manifest: str, config: dict[str, Any]) -> State:
@@ -204,13 +263,13 @@ def check(checkpoint: Path, manifest: str, config: dict[str, Any]) -> State:
 
 def restore(checkpoint: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Load weights and moments into a model and optimizers of the same kind; CheckpointError where they are not."""
-    weights = load_file(checkpoint / WEIGHTS)
+    _fill(model, _load(checkpoint / WEIGHTS), checkpoint)
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(_like(weights[name], tensor))
     owner = {id(p): each for each in optimizers for group in each.param_groups for p in group["params"]}
-    for full, tensor in load_file(checkpoint / OPTIMIZER).items():
+    moments = _load(checkpoint / OPTIMIZER)
+    if moments and {full.split(":", 1)[1] for full in moments} != set(parameters):
+        raise CheckpointError(f"{checkpoint / OPTIMIZER} lacks moments, or has others: remove the checkpoint")
+    for full, tensor in moments.items():
         key, name = full.split(":", 1)
         parameter = parameters[name]
         # the count of steps stays where the optimizer would have made it: on the device where it is fused

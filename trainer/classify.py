@@ -68,7 +68,7 @@ def read(name: str, fields: Fields) -> list[Example]:
             raise TableError(f"{place}: label {label!r} is neither a text nor an integer")
         text, pair = (_field(record, each, place) if each else None for each in (fields.text, fields.pair))
         for each in (text, pair):
-            if not isinstance(each, (str, NoneType)):
+            if not isinstance(each, (str, NoneType)) or (each and not _encodes(each)):
                 raise TableError(f"{place}: {each!r} is no text; name the fields with --text and --pair")
         groups = {each: _name(_field(record, each)) for each in fields.groups if _field(record, each) is not None}
         groups |= {each: _name(record[each]) for each in SLICES if each in record}
@@ -108,12 +108,12 @@ def _lines(name: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Record]]:
 def _separated(name: str, kind: str, stream: Any) -> Iterator[tuple[str, Record]]:
     csv.field_size_limit(1 << 30)
     lines = io.TextIOWrapper(io.BufferedReader(stream), "utf-8-sig", newline="")
-    reader = csv.DictReader(lines, restkey="", delimiter="\t" if kind == ".tsv" else ",", strict=True)
+    reader = csv.DictReader(lines, restkey=None, delimiter="\t" if kind == ".tsv" else ",", strict=True)
     try:
         if len(set(head := reader.fieldnames or [])) < len(head):
             raise TableError(f"{name}, line 1: two columns have one name")
         for record in reader:
-            if "" in record or None in record.values():
+            if None in record or None in record.values():
                 raise TableError(f"{name}, line {reader.line_num}: not as many fields as the first line")
             yield f"{name}, line {reader.line_num}", record
     except (csv.Error, UnicodeDecodeError) as error:
@@ -147,12 +147,21 @@ def _field(record: Record, name: str, place: str | None = None) -> Any:
     head, _, rest = name.partition(".")
     inner = record.get(head) if rest else None
     if isinstance(inner, str):
-        ((_, inner),) = _lines(place or "", [inner.encode()])
+        inner = next((value for _, value in _lines(f"{place}, field {head!r}", [inner.encode()])), None)
     if isinstance(inner, dict):
         return _field(inner, rest, place)
     if place is None:
         return None
     raise TableError(f"{place}: there is no field {name!r}; there are: {', '.join(record)}")
+
+
+def _encodes(text: str) -> bool:
+    """Whether a text has no lone surrogates, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name(value: Any) -> str:
@@ -172,7 +181,7 @@ def number_labels(examples: Sequence[Example], names: Sequence[str]) -> np.ndarr
     known = {name: number for number, name in enumerate(names)}
     for each in examples:
         if each.label not in known:
-            raise TableError(f"{each.place}: label {each.label!r} does not occur in training: {', '.join(names)}")
+            raise TableError(f"{each.place}: label {each.label!r} does not occur in training: {', '.join(names)[:200]}")
     return np.array([known[each.label] for each in examples], np.int64)
 
 
@@ -185,8 +194,8 @@ def score(log_probabilities: np.ndarray, actual: np.ndarray, names: Sequence[str
     calibration_error: their mean difference, weighed by texts (Guo et al. 2017, arXiv:1706.04599).
     """
     size, classes, predicted = len(actual), len(names), log_probabilities.argmax(1)
-    confusion = np.bincount(actual * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    right, labelled, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    hits = actual[actual == predicted]
+    right, labelled, guessed = (np.bincount(each, minlength=classes) for each in (hits, actual, predicted))
     f1 = 2 * right / np.maximum(labelled + guessed, 1)
     values = (right / np.maximum(guessed, 1), right / np.maximum(labelled, 1), f1)
     occurs, accuracy = labelled + guessed > 0, float(right.sum() / size)

@@ -39,14 +39,15 @@ class RunConfig:
     1, 2, 4, … processes; micro_batches and processes are powers of two), 'ddp' (bucketed all-reduce, for speed) or
     'fsdp' (weights, gradients and moments in shards, for models that do not fit a device). precision: 'auto' (bfloat16
     on CUDA devices that have it, else float32), 'float32' or 'bf16'. compile: use torch.compile. processes: to start on
-    this machine; 0: one for each core or GPU; without meaning under torchrun. threads: in each process, 0: its share of
-    the cores; the weights do not depend on the number of processes, but their last bits do on the number of threads.
-    prefetch: steps whose rows are read and masked ahead by a thread. log_every: steps between log lines; 0: only at the
-    end. eval_every: steps between evaluations; 0: only at the end. eval_rows: packed rows to evaluate on, 0: all.
-    eval_ratio: share of tokens masked there. save_every: steps between checkpoints; 0: only at the end. keep: newest
-    checkpoints to keep, beside the one of the lowest validation loss; 0: all. losses: write the loss of every document
-    of every step to losses/. tensorboard: write tensorboard/. dvclive: write dvclive/. peak_tflops: of one device, for
-    the MFU; 0: as its maker states, where the device is a known GPU.
+    this machine; 0: one for each core or GPU; torchrun starts its own and ignores this. threads: in each process, 0:
+    its share of the cores; the weights do not depend on the number of processes, but their last bits do on the number
+    of threads. prefetch: steps whose rows are read and masked ahead by a thread. log_every: steps between lines of
+    metrics.jsonl and of the log, each of that step alone; 0: only at the end. eval_every: steps between evaluations; 0:
+    only at the end. eval_rows: packed rows to evaluate on, 0: all. eval_ratio: share of tokens masked there.
+    save_every: steps between checkpoints; 0: only at the end. keep: newest checkpoints to keep, beside the one of the
+    lowest validation loss, which is saved when it is found; 0: all. losses: write the loss of every document of every
+    step to losses/. tensorboard: write tensorboard/. dvclive: write dvclive/. peak_tflops: of one device, for the MFU;
+    0: as its maker states, where the device is a known GPU.
     """
 
     steps: int = 300
@@ -79,6 +80,10 @@ class RunConfig:
             raise ConfigError("run: steps, rows and micro_batches must be at least 1")
         if self.mode == "elastic" and self.micro_batches & (self.micro_batches - 1):
             raise ConfigError(f"run.micro_batches is {self.micro_batches}; the gradient tree needs a power of two")
+        if not (0 < self.eval_ratio < 1 and min(self.prefetch, self.processes, self.threads, self.keep) >= 0):
+            raise ConfigError("run: eval_ratio is a share; prefetch, processes, threads and keep are not negative")
+        if min(self.log_every, self.eval_every, self.eval_rows, self.save_every, self.peak_tflops) < 0:
+            raise ConfigError("run: log_every, eval_every, eval_rows, save_every and peak_tflops are not negative")
         if not 0 < self.ramp <= 1:
             raise ConfigError(f"run.ramp is {self.ramp}; it must be a share above 0 and at most 1")
         if self.ramp_from:
@@ -133,7 +138,9 @@ def load(cls: type[T], section: str, path: Path | str | None = None, overrides: 
             raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(whole, dict):
             raise ConfigError(f"{path} is not a mapping")
-        data = whole.get(section) or {}
+        if section not in whole:
+            raise ConfigError(f"{path} has no section {section!r}; it has: {', '.join(map(str, whole)) or 'none'}")
+        data = whole[section] or {}
     for override in overrides:
         name, equals, value = override.partition("=")
         *parts, last = name.strip().split(".")
@@ -144,7 +151,10 @@ def load(cls: type[T], section: str, path: Path | str | None = None, overrides: 
             inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {override}: {section}.{'.'.join(parts)} is no section")
-        inner[last] = yaml.safe_load(value)
+        try:
+            inner[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: {value!r} is not YAML") from error
     return build(cls, data, section)
 
 

@@ -102,7 +102,10 @@ class _Shard:
         def buffers(name: str, number: int) -> np.ndarray:
             """Where a column's buffer begins in the file, batch by batch: int64."""
             found = [batch.column(name).buffers()[number].address for batch in self.batches]
-            return np.array(found, np.int64) - whole.address
+            places = np.array(found, np.int64) - whole.address
+            if len(places) and not 0 <= places.min() <= places.max() < whole.size:
+                raise SchemaError(f"{path}: its buffers are compressed; rows to train on must not be, pack them again")
+            return places
 
         # buffers of a list: validity, offsets, the items' validity, items; a list of fixed size has no offsets
         self.tokens, self.words, self.row_ids = buffers("input_ids", 2), buffers("word_start", 2), buffers("row_id", 1)
@@ -140,11 +143,18 @@ class PackedDataset:
         several = [directories] if isinstance(directories, (str, Path)) else directories
         self.directories, self.table = [Path(each) for each in several], table
         self.manifests = [read_manifest(each) for each in self.directories]
-        sizes = {(d, _fact(m, d, "seq_len"), _fact(m, d, "vocab_size")) for d, m in self._pairs()}
-        if len({size[1:] for size in sizes}) > 1:
-            found = "; ".join(f"{d}: seq_len {length}, vocab_size {ids:,}" for d, length, ids in sorted(sizes))
+        #: sha256 of the tokenizer's model; None in rows of an older `pack`, which does not say it
+        self.tokenizer: str | None = self.manifests[0].facts.get("tokenizer")
+        sizes = [
+            (_fact(m, d, "seq_len"), _fact(m, d, "vocab_size"), m.facts.get("tokenizer")) for d, m in self._pairs()
+        ]
+        if len(set(sizes)) > 1:
+            found = "; ".join(
+                f"{directory}: seq_len {length}, vocab_size {ids:,}, tokenizer {str(tokenizer)[:12]}…"
+                for directory, (length, ids, tokenizer) in zip(self.directories, sizes, strict=True)
+            )
             raise SchemaError(f"these directories do not go together, pack them alike: {found}")
-        ((_, self.seq_len, self.vocab_size), *_) = sizes
+        self.seq_len, self.vocab_size, _ = sizes[0]
         if self.seq_len % 8:
             raise SchemaError(f"{several[0]}: seq_len is {self.seq_len}; the trainer needs a multiple of 8")
         self._shards = [
@@ -253,7 +263,7 @@ class PackedDataset:
         mix = config.mix or (1.0,) * len(self.directories)
         if len(mix) != len(self.directories):
             raise ValueError(f"data.mix has {len(mix)} weights for {len(self.directories)} --data directories")
-        if set(mix) == {1.0} and set(config.weights.values()) <= {1.0}:
+        if set(mix) == {1.0} and not config.weights:
             return None
         parts, seen = [], set()
         for shard, batch in ((each, batch) for each in self._shards for batch in each.batches):
@@ -272,7 +282,8 @@ class PackedDataset:
             raise ValueError(
                 f"data.weights names {unknown[0]!r}; the sources of {self.table!r}: {', '.join(sorted(seen))}"
             )
-        return np.concatenate(parts)
+        found = np.concatenate(parts)
+        return None if (found == 1).all() else found
 
     def token_counts(self, most_rows: int = 65_536) -> np.ndarray:
         """Count token ids: int64 [vocab_size], over all rows or, of a larger table, over `most_rows` drawn evenly."""
@@ -286,7 +297,7 @@ class PackedDataset:
 
 def _fact(manifest: Manifest, directory: Path, name: str) -> int:
     value = manifest.facts.get(name)
-    if not isinstance(value, int):
+    if type(value) is not int:
         raise SchemaError(f"{directory}: the manifest states no {name!r}; are its rows packed?")
     return value
 
@@ -332,7 +343,7 @@ class Schedule:
     """Which row stands at each position of an endless run; each epoch has an order of its own.
 
     A run needs no other data state than its position. Weighted rows are drawn systematically (Madow 1949): a row of
-    weight w comes ⌊w⌋ or ⌈w⌉ times in an epoch, w times on average.
+    weight w comes ⌊w⌋ or ⌈w⌉ times in an epoch, w times on average, but for the rounding of an epoch to whole rows.
     """
 
     def __init__(self, size: int, seed: int, *, block: int = 0, weights: np.ndarray | None = None) -> None:

@@ -47,7 +47,8 @@ class Losses:
     """What each document of the evaluated rows cost, one entry for each document segment.
 
     id: bytes. source: str. loss, unigram: float64, summed nats under the model and under the unigram model. masked,
-    correct, tokens, bytes: int64; tokens are the ordinary ones, masked or not.
+    correct, tokens, bytes: int64; tokens are the ordinary ones, masked or not. pair_loss, pairs, pairs_right: float64,
+    nats of the next-sentence head and counts, at the piece that a pair begins with.
     """
 
     id: np.ndarray
@@ -58,6 +59,9 @@ class Losses:
     correct: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
+    pair_loss: np.ndarray
+    pairs: np.ndarray
+    pairs_right: np.ndarray
 
     @staticmethod
     def join(parts: list[Losses]) -> Losses:
@@ -75,12 +79,18 @@ class Losses:
     def _means(self, chosen: np.ndarray) -> dict[str, Any]:
         masked = int(self.masked[chosen].sum())
         tokens, size = int(self.tokens[chosen].sum()), int(self.bytes[chosen].sum())
+        pairs = float(self.pairs[chosen].sum())
+        next_sentence = {
+            "next_sentence_loss": round(float(self.pair_loss[chosen].sum()) / pairs, 6),
+            "next_sentence_accuracy": round(float(self.pairs_right[chosen].sum()) / pairs, 6),
+        } if pairs else {}  # fmt: skip
         loss, unigram = (float(values[chosen].sum()) / max(masked, 1) for values in (self.loss, self.unigram))
         return {
             "loss": round(loss, 6),
             "unigram_loss": round(unigram, 6),
             "accuracy": round(int(self.correct[chosen].sum()) / max(masked, 1), 6),
             "bits_per_byte": round(loss / math.log(2) * tokens / max(size, 1), 6),
+            **next_sentence,
             "masked_tokens": masked,
             "tokens": tokens,
             "bytes": size,
@@ -107,14 +117,19 @@ def _measure(objective: Objective, dataset: PackedDataset, chosen: np.ndarray, u
              draw: int) -> Losses:  # fmt: skip
     documents = dataset.documents(chosen)
     micro = MicroBatch.of(dataset, chosen, np.full(len(chosen), draw, np.int64), mask, SEED)
-    losses, _, best = objective.on(micro)
+    losses, pair_losses, best = objective.on(micro)
     labels = micro.labels.numpy()
     baseline = -unigram.numpy()[np.maximum(labels, 0)]
     values = (losses.cpu().numpy(), baseline, np.ones(len(labels)), best.cpu().numpy() == labels)
-    loss, floor, masked, right = by_piece(micro, *values)
+    loss, floor, masked, hits = by_piece(micro, *values)
+    paired, count = micro.paired[: len(pair_losses)], len(micro.ordinary)  # no losses without a head for them
+    nats = pair_losses.cpu().numpy()[: len(paired)].astype(np.float64)
+    right = (nats < math.log(2)).astype(np.float64)  # more than half of the probability
+    pairs = [np.bincount(paired, each, minlength=count) for each in (nats, np.ones(len(paired)), right)]
     return Losses(
         np.array(documents["id"].to_pylist(), object), np.array(documents["source"].to_pylist(), object), loss, floor,
-        masked.astype(np.int64), right.astype(np.int64), micro.ordinary, documents["bytes"].to_numpy().astype(np.int64),
+        masked.astype(np.int64), hits.astype(np.int64), micro.ordinary, documents["bytes"].to_numpy().astype(np.int64),
+        *pairs,
     )  # fmt: skip
 
 
@@ -155,6 +170,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--losses", type=Path, help="Arrow file to write the losses of documents to")
     options = parser.parse_args(argv)
 
+    if min(options.passes, options.batch) < 1 or options.rows < 0 or not 0 < options.ratio < 1:
+        raise ValueError("--passes and --batch must be at least 1, --rows at least 0, --ratio a share")
     world = connect(options.threads)
     model, state = checkpoint.load_model(checkpoint.find(options.checkpoint), world.device)
     dataset = PackedDataset(options.data, options.table)
@@ -163,6 +180,15 @@ def main(argv: list[str] | None = None) -> int:
             f"the model has {state.architecture.vocab_size:,} token ids, {options.data[0]} {dataset.vocab_size:,}: "
             "evaluate on rows that were packed with the model's own tokenizer"
         )
+    if None not in (dataset.tokenizer, state.tokenizer) and dataset.tokenizer != state.tokenizer:
+        raise checkpoint.CheckpointError(
+            f"{options.data[0]} was packed with another tokenizer than the model was trained with, of as many ids: "
+            "evaluate on rows that were packed with the model's own"
+        )
+    if dataset.seq_len > state.architecture.max_length:
+        raise checkpoint.CheckpointError(
+            f"{options.data[0]} has rows of {dataset.seq_len}; the model was trained on {state.architecture.max_length}"
+        )
     unigram = log_unigram(PackedDataset(options.data, options.train_table).token_counts())
     objective = Objective(model.eval(), options.precision, world.device)
     chosen, mask = choose_rows(dataset, options.rows), MaskConfig(ratio=options.ratio)
@@ -170,6 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         measure(objective, dataset, chosen, unigram, mask, batch=options.batch, world=world, draw=draw)
         for draw in range(options.passes)
     ])  # fmt: skip
+    if not np.isfinite(losses.loss).all():
+        raise FloatingPointError(f"{options.checkpoint}: its losses are not finite; take an older checkpoint")
     report = {"step": state.step, "table": options.table, **losses.report()}
     if world.rank:
         return 0

@@ -172,7 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="directory to make")
     options = parser.parse_args(argv)
     found = checkpoint.find(options.checkpoint)
-    model, _ = checkpoint.load_model(found)
+    model, state = checkpoint.load_model(found)
+    checkpoint.check_tokenizer(options.tokenizer, state)
     export(model, options.tokenizer, options.output)
     print(f"exported {found} to {options.output}")
     return 0

@@ -137,6 +137,7 @@ def load_tokenizer(directory: Path, arch: Architecture, max_length: int | None) 
         raise CheckpointError(f"max_length is {max_length}; the model was trained on rows of {arch.max_length}")
     settings = directory / "tokenizer_config.json"  # of a fine-tuned model, it says what texts were cut to
     limit = json.loads(settings.read_text(encoding="utf-8")).get("model_max_length") if settings.exists() else None
+    tokenizer.no_padding()  # rows are packed
     tokenizer.enable_truncation(max_length or min(arch.max_length, limit or arch.max_length), strategy="longest_first")
     return tokenizer
 
@@ -252,6 +253,9 @@ def hold_out(examples: list[Example], options: FineTuneConfig) -> tuple[list[Exa
         return int.from_bytes(digest, "little") < options.validation * 2**64
 
     train, validation = ([each for each in examples if held(each) is side] for side in (False, True))
+    known = {each.label for each in train}  # a class that would be held out whole is learned from instead
+    train += [each for each in validation if each.label not in known]
+    validation = [each for each in validation if each.label in known]
     if not (train and validation):
         raise TableError(f"{len(examples)} texts are too few to hold out {options.validation:.0%}: give --validation")
     return train, validation
@@ -270,7 +274,10 @@ def report(folder: Path, model: Classifier, texts: Texts, labels: Sequence[str],
         writer.write_table(table)
     lengths = [0 if each.empty else len(ids) for each, ids in zip(examples, texts.tokens, strict=True)]
     groups = {"length": [classify.length_class(each) for each in lengths]}
-    groups |= {name: [each.groups.get(name, "") for each in examples] for name in examples[0].groups}
+    groups |= {
+        name: [each.groups.get(name, "") for each in examples]
+        for name in dict.fromkeys(name for each in examples for name in each.groups)
+    }
     slices = classify.slices(groups, found, texts.labels, labels, options.min_group)
     write(folder / "slices.json", slices)
     metrics = classify.score(found, texts.labels, labels)
@@ -301,14 +308,15 @@ def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> Non
         if not given.validation:
             tables["train"], tables["validation"] = hold_out(tables["train"], options)
         labels = classify.label_names(tables["train"])
-        base, _ = checkpoint.load_model(checkpoint.find(given.model))
+        base, state = checkpoint.load_model(checkpoint.find(given.model))
+        checkpoint.check_tokenizer(given.tokenizer, state)
         if given.from_scratch:
             base.initialise(options.seed)
         tokenizer = load_tokenizer(given.tokenizer, base.arch, options.max_length)
         model = Classifier.of(base, len(labels))
     last = "test" if given.test else "validation"
-    if absent := set(given.group) - set(tables[last][0].groups):
-        raise TableError(f"{tables[last][0].place}: there is no field {min(absent)!r} to report by")
+    if absent := set(given.group) - {name for each in tables[last] for name in each.groups}:
+        raise TableError(f"{getattr(given, last) or given.train}: no record has a field {min(absent)!r} to report by")
     model.to(device)
     texts = {name: Texts.of(name, table, labels, tokenizer) for name, table in tables.items()}
     facts: dict[str, Any] = {"table": last}

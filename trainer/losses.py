@@ -47,8 +47,15 @@ def write(path: Path, parts: list[pa.Table]) -> None:
     partial.replace(path)
 
 
+def forget(folder: Path, step: int) -> None:
+    """Remove the losses of steps after `step`, which will be taken again."""
+    for path in folder.glob("step-*.arrow"):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()
+
+
 class Recorder:
-    """Keep the losses of a process's micro-batches, step by step."""
+    """Keep the losses of a process's micro-batches, step by step, until the next checkpoint takes them."""
 
     def __init__(self, dataset: PackedDataset) -> None:
         self.dataset, self.parts = dataset, list[pa.Table]()

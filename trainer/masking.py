@@ -22,8 +22,8 @@ class MaskConfig:
 
     ratio: share of the maskable tokens of a row. unit: 'token', 'word' (all tokens of a word or none; words by the
     shards' word_start, so Chinese words too) or 'span' (runs of whole words). span: chance that a span ends after a
-    word; of spans up to 10 words long (SpanBERT, Joshi et al. 2020: 0.2). mask, random: shares of the chosen tokens
-    that become [MASK] or a random ordinary token; the rest stay (Devlin et al. 2019: 0.8, 0.1).
+    word; of spans up to 10 words long (SpanBERT, Joshi et al. 2020: 0.2). mask: share of the chosen tokens that
+    becomes [MASK] (Devlin et al. 2019: 0.8). random: share that becomes a random ordinary token (0.1); the rest stay.
     """
 
     ratio: float = 0.3

@@ -114,6 +114,11 @@ class Metrics:
             text = f"step {step:,}/{self.steps:,}  loss {loss:.4f}  {rate:,.0f} tokens/s  {left:,.0f} s left"
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
+    def log(self, step: int, loss: float, rate: float) -> None:
+        """Say where the run stands, where there is no terminal to show it all the time."""
+        if not self._live:
+            self.say(f"step {step:,}/{self.steps:,}: loss {loss:.4f}, {rate:,.0f} tokens/s")
+
     def say(self, text: str) -> None:
         """Print a line that also a log should hold."""
         print(("\r\033[K" if self._live else "") + text, file=sys.stderr, flush=True)

@@ -29,7 +29,9 @@ PRESETS = {
 class ModelConfig:
     """Size of the model.
 
-    preset: 'tiny', 'mini', 'small' or 'base'. layers, hidden, heads, intermediate: replace the preset's number.
+    preset: 'tiny' (2 layers of 64), 'mini' (3 of 128), 'small' (6 of 384) or 'base' (12 of 768). layers: replaces the
+    preset's number. hidden: replaces the preset's number. heads: replaces the preset's number. intermediate: replaces
+    the preset's number.
     rope_theta: base of the rotary wavelengths (Su et al. 2021). norm_eps: added to variances. init_std: of the
     truncated normal that fills matrices; by default BERT's 0.02 at 768 hidden, and more where fewer terms are added:
     0.02 · √(768 / hidden) (measured at 128, 150 steps on docstrings: validation loss 6.10 instead of 6.30).

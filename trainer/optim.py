@@ -20,10 +20,11 @@ class OptimConfig:
 
     name: 'adamw' (Loshchilov and Hutter 2019), 'sgd' (with momentum), 'lars' (You et al. 2017), 'lamb' (You et al.
     2020), or 'muon' (Jordan 2024) for the matrices of the layers with AdamW for the rest, both at AdamW's scale of
-    rates. lr: peak rate. momentum: of sgd, lars and muon. beta1, beta2, eps: of Adam's moments. trust: LARS's
-    coefficient. weight_decay: of matrices only. clip: largest norm of a step's gradient; 0: none. schedule: after the
-    linear warm-up 'constant' with a final 1−√ decay (Hägele et al. 2024), 'linear' or 'cosine' down to 0. warmup,
-    decay: shares of the run's steps; decay is of the constant schedule.
+    rates. lr: peak rate. momentum: of sgd, lars and muon. beta1: of Adam's first moment. beta2: of Adam's second
+    moment. eps: added to the root of Adam's second moment. trust: LARS's coefficient. weight_decay: of matrices only.
+    clip: largest norm of a step's gradient; 0: none. schedule: after the linear warm-up 'constant' with a final 1−√
+    decay (Hägele et al. 2024), 'linear' or 'cosine' down to 0. warmup: share of the steps in which the rate rises.
+    decay: share of the steps in which the constant schedule falls.
     """
 
     name: str = "adamw"
@@ -44,10 +45,13 @@ class OptimConfig:
             raise ValueError(f"optim.name is {self.name!r}; it must be one of {', '.join(NAMES)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"optim.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
-        if self.warmup < 0 or self.decay < 0 or self.warmup + self.decay > 1:
+        decay = self.decay if self.schedule == "constant" else 0.0
+        if self.warmup < 0 or decay < 0 or self.warmup + decay > 1:
             raise ValueError(f"optim: warmup {self.warmup} and decay {self.decay} must be shares of at most 1 together")
-        if not (self.lr > 0 and self.clip >= 0):
-            raise ValueError(f"optim: lr {self.lr} must be above 0 and clip {self.clip} at least 0")
+        if not (self.lr > 0 and min(self.clip, self.weight_decay, self.momentum) >= 0):
+            raise ValueError("optim: lr must be above 0; clip, weight_decay and momentum must not be negative")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
+            raise ValueError("optim: beta1 and beta2 must be at least 0 and below 1, eps above 0")
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:

@@ -33,8 +33,8 @@ class MicroBatch:
     input_ids: int64 [rows, length]. slots, labels: int64 [rows · most], of the masked tokens. first, follows: int64
     [pairs], slots of the pairs' [CLS] and whether the real next sentence follows; IGNORE_INDEX pads the labels. rows:
     int64 [rows], global numbers. pieces: int64 [rows · most], the document piece of each masked slot, in the order of
-    PackedDataset.documents(rows). ordinary: int64 [pieces], their maskable tokens. counts: masked tokens, pairs,
-    tokens, Σ segment length².
+    PackedDataset.documents(rows). paired: int64 [real pairs], the piece that each begins with. ordinary: int64
+    [pieces], their maskable tokens. counts: masked tokens, pairs, tokens, Σ segment length².
     """
 
     input_ids: Tensor
@@ -45,6 +45,7 @@ class MicroBatch:
     follows: Tensor
     rows: np.ndarray
     pieces: np.ndarray
+    paired: np.ndarray
     ordinary: np.ndarray
     counts: tuple[int, int, int, int]
 
@@ -71,7 +72,7 @@ class MicroBatch:
         ids, slots, labels, *pairs = (torch.from_numpy(array) for array in arrays)
         return MicroBatch(
             ids, segments, slots, labels, pairs[0], pairs[1],
-            numbers, number[masked.slots.ravel()], ordinary[~rows.padding], counts,
+            numbers, number[masked.slots.ravel()], number[starts[paired]], ordinary[~rows.padding], counts,
         )  # fmt: skip
 
     def pinned(self) -> MicroBatch:
@@ -113,7 +114,7 @@ class Objective(nn.Module):
             logits = self.model.logits(hidden[slots]).float()
             tokens = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
             pairs = torch.zeros(0, device=ids.device)
-            if len(first):
+            if len(first) and self.model.arch.next_sentence:
                 choice = self.model.next_sentence(hidden[first]).float()
                 pairs = F.cross_entropy(choice, follows, ignore_index=IGNORE_INDEX, reduction="none")
             return tokens, pairs, labels if torch.is_grad_enabled() else logits.argmax(-1)
@@ -161,7 +162,7 @@ class Stepper:
         """
         counts = np.array([batch.counts for batch in batches], np.int64).sum(axis=0)
         known = torch.tensor([*counts.tolist(), int(stop)], device=self.world.device)
-        masked, pairs, tokens, squares, stops = self.world.sum(known).tolist()
+        masked, pairs, tokens, squares, stops = self.world.all_reduce(known).tolist()  # integers: in any order
         slots: list[Tensor] = []
         add = self._elastic if self.mode == "elastic" else self._synchronised
         total, pair_total, norm = add(batches, (max(masked, 1), max(pairs, 1)), slots)

@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.distributed.fsdp import FSDPModule
 
 from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
@@ -33,7 +33,7 @@ from trainer.masking import MaskConfig
 from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, table
 from trainer.model import Architecture, MaskedLM
 from trainer.step import MicroBatch, Objective, Stepper, StepResult, shard
-from trainer.world import STOPPED, World, connect, launch, processes
+from trainer.world import STOPPED, STOPPER, World, connect, launch, processes
 
 OPTIONS = "config.json"  # marks a directory as a run's
 
@@ -45,6 +45,7 @@ class Paths:
     data: tuple[Path, ...]
     output: Path
     metrics: Path
+    init: Path | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -54,13 +55,13 @@ class Paths:
 
 def train(config: Config, paths: Paths, world: World) -> int:
     """Run from the newest checkpoint in the output directory, or from the start; return the exit code."""
-    with Stopper() as stopper:
-        return _loop(config, Job(config, paths, world), stopper)
+    with STOPPER:
+        return _loop(config, Job(config, paths, world))
 
 
-def _loop(config: Config, job: Job, stopper: Stopper) -> int:
-    run = config.run
-    batches = prefetch(micro_batches(job.data, config, job.start, job.world), run.prefetch)
+def _loop(config: Config, job: Job) -> int:
+    run, report = config.run, None
+    batches = prefetch(micro_batches(job.data, config, job.start, job.world, job.order), run.prefetch)
     with closing(batches):
         for step in range(job.start, run.steps):
             rate = optim.learning_rate(config.optim, step, run.steps)
@@ -69,11 +70,11 @@ def _loop(config: Config, job: Job, stopper: Stopper) -> int:
             share = next(batches)
             waited = time.perf_counter() - began
             try:
-                result = job.stepper(share, stop=stopper.asked)
+                result = job.stepper(share, stop=STOPPER.asked)
             except FloatingPointError as error:
                 raise FloatingPointError(
-                    f"step {step + 1}: {error}; no weight was changed. Lower optim.lr (here {rate:.3g}) or optim.clip "
-                    f"and start again; newest checkpoint: {checkpoint.latest(job.paths.checkpoints)}"
+                    f"step {step + 1}: {error}; no weight was changed. Lower optim.lr (here {rate:.3g}) or optim.clip, "
+                    f"and go on with --resume from {checkpoint.latest(job.paths.checkpoints) or 'the start'}"
                 ) from error
             done = step + 1
             last = done == run.steps or result.stop
@@ -82,7 +83,7 @@ def _loop(config: Config, job: Job, stopper: Stopper) -> int:
             report = None
             if not result.stop and (last or due(done, run.eval_every)):
                 report = job.validate(done)
-            if last or due(done, run.save_every):
+            if last or due(done, run.save_every) or (report and job.is_best(report["loss"])):
                 job.save(done, report)
             if result.stop:
                 return job.leave(done)
@@ -102,11 +103,14 @@ class Job:
         run = config.run
         self.config, self.paths, self.world = config, paths, world
         self.data = PackedDataset(paths.data, config.data.train)
+        self.order = schedule(self.data, config)
         self.validation = PackedDataset(paths.data, config.data.evaluate)
         self.manifest = self.data.sha256()
         found = checkpoint.latest(paths.checkpoints)
         state = checkpoint.check(found, self.manifest, asdict(config)) if found else None
         self.start = state.step if state else 0
+        best = checkpoint.best(paths.checkpoints)
+        self.best = checkpoint.read_state(best).validation_loss if best else None
         self.unigram = evaluate.log_unigram(self.data.token_counts())
         self.architecture = Architecture.of(
             config.model, self.data.vocab_size, self.data.seq_len, next_sentence=self.data.has_pairs
@@ -121,6 +125,8 @@ class Job:
         self.optimizers = optim.build(self.model, config.optim)
         if found:
             checkpoint.restore(found, self.model, self.optimizers)
+        elif paths.init:
+            checkpoint.start_from(checkpoint.find(paths.init), self.model, self.data.tokenizer)
         self.stepper = Stepper(
             self.objective, self.optimizers, world, clip=config.optim.clip, mode=run.mode, compiled=run.compile
         )
@@ -130,6 +136,8 @@ class Job:
         if world.rank == 0:
             text = json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
             paths.output.mkdir(parents=True, exist_ok=True)
+            self._lock = checkpoint.lock(paths.output)
+            losses.forget(paths.output / losses.FOLDER, self.start)
             (paths.output / OPTIONS).write_text(text, encoding="utf-8")
             self.metrics = Metrics(
                 paths.output, self.start, run.steps, tensorboard=run.tensorboard, dvclive=run.dvclive
@@ -141,6 +149,8 @@ class Job:
     def save(self, step: int, report: dict[str, Any] | None) -> None:
         """Write a checkpoint, and the losses of documents up to it; the first process does."""
         first = self.world.rank == 0
+        if isinstance(self.objective, FSDPModule):
+            self.objective.reshard()  # an evaluation leaves some weights whole, and those have no moments
         if first or self.config.run.mode == "fsdp":  # shards are put together by all processes
             tensors = checkpoint.Tensors.of(self.model, self.optimizers)
         parts = self.world.gather(self.recorder.take()) if self.recorder else []
@@ -149,11 +159,18 @@ class Job:
                 path = self.paths.output / losses.FOLDER / f"step-{step:08d}.arrow"
                 losses.write(path, [each for part in parts for each in part])
             rows = self.config.run.position(step) * self.config.run.rows
-            epoch = rows // schedule(self.data, self.config).size
-            loss = report["loss"] if report else None
-            state = State(step, self.manifest, self.architecture, asdict(self.config), epoch=epoch, rows=rows,
-                          validation_loss=loss)  # fmt: skip
+            state = State(
+                step, self.manifest, self.architecture, asdict(self.config), epoch=rows // self.order.size, rows=rows,
+                validation_loss=report["loss"] if report else None, tokenizer=self.data.tokenizer,
+            )  # fmt: skip
             self.writer.save(state, tensors)
+
+    def is_best(self, loss: float) -> bool:
+        """Whether no evaluation before gave a lower loss; remembers it."""
+        if self.best is not None and loss >= self.best:
+            return False
+        self.best = loss
+        return True
 
     def record(self, step: int, share: list[MicroBatch], result: StepResult, rate: float, clock: tuple[float, float], *,
                log_it: bool) -> None:  # fmt: skip
@@ -171,6 +188,7 @@ class Job:
         if self.metrics:
             self.metrics.progress(step, result.loss, result.tokens / seconds)
             if log_it:
+                self.metrics.log(step, result.loss, result.tokens / seconds)
                 self.metrics.write(step, "train", {
                     "loss": result.loss, "next_sentence_loss": result.pair_loss, "learning_rate": rate,
                     "gradient_norm": result.norm, "masked": result.masked, "tokens": result.tokens,
@@ -195,6 +213,7 @@ class Job:
             self.metrics.say(
                 f"step {step:,}: validation loss {report['loss']:.4f} (unigram {report['unigram_loss']:.4f}), "
                 f"accuracy {report['accuracy']:.4f}, {report['bits_per_byte']:.4f} bits per byte"
+                + (f", next sentence {report['next_sentence_accuracy']:.4f}" if "next_sentence_loss" in report else "")
             )
         return report
 
@@ -210,15 +229,18 @@ class Job:
     def finish(self, report: dict[str, Any] | None) -> int:
         """Write and print the summary."""
         self.writer.wait()
-        report = report or self.validate(self.config.run.steps)
+        report = report or self.validate(self.start)  # a run that was complete already
+        joules = self.world.gather(self.energy.joules())
         if self.metrics:
             self.metrics.close()
             seconds = max(self.seconds, 1e-9)
             summary = {
-                "steps": self.config.run.steps, "parameters": self.parameters, "tokens": self.tokens,
+                "steps": self.config.run.steps, "since_step": self.start, "parameters": self.parameters,
+                "tokens": self.tokens,
                 "tokens_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
                 "data_wait": round(self.waited / seconds, 4), "seconds": round(seconds, 1),
-                "processes": self.world.size, "memory": memory(self.world.device), "joules": self.energy.joules(),
+                "processes": self.world.size, "memory": memory(self.world.device),
+                "joules": None if None in joules else sum(joules),
                 "validation": report,
             }  # fmt: skip
             summarise(self.paths.metrics, read(self.metrics.path), summary)
@@ -235,9 +257,10 @@ def schedule(dataset: PackedDataset, config: Config) -> Schedule:
     return Schedule(len(dataset), config.run.seed, block=config.data.block, weights=weights)
 
 
-def micro_batches(dataset: PackedDataset, config: Config, start: int, world: World) -> Iterator[list[MicroBatch]]:
+def micro_batches(dataset: PackedDataset, config: Config, start: int, world: World,
+                  order: Schedule | None = None) -> Iterator[list[MicroBatch]]:  # fmt: skip
     """Make this process's micro-batches, step by step: a pure function of (configuration, step, index)."""
-    run = config.run
+    run, order = config.run, order or schedule(dataset, config)
 
     def positions() -> Iterator[np.ndarray]:
         first = run.position(start)
@@ -247,29 +270,13 @@ def micro_batches(dataset: PackedDataset, config: Config, start: int, world: Wor
                 yield np.arange(index * run.rows, (index + 1) * run.rows)
             first += run.width(step)
 
-    rows = read_batches(dataset, schedule(dataset, config), positions())
+    rows = read_batches(dataset, order, positions())
     for step in itertools.count(start):
         share = [
             MicroBatch.of(dataset, numbers, draws, config.mask, run.seed, rows=each)
             for numbers, draws, each in itertools.islice(rows, run.width(step) // world.size)
         ]
         yield [micro.pinned() for micro in share] if world.device.type == "cuda" else share
-
-
-class Stopper:
-    """Remember, while entered, that SIGTERM came. All processes stop at one step: the wish travels with gradients."""
-
-    asked = False
-
-    def __enter__(self) -> Stopper:
-        self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
 
 
 def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> None:
@@ -285,6 +292,8 @@ def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> Non
             f"{world_size} processes cannot share the {run.ramp_from or run.micro_batches} micro-batches of a step: "
             "change run.micro_batches, run.ramp_from or run.processes"
         )
+    if paths.init:
+        checkpoint.find(paths.init)
     if run.mode == "fsdp" and config.optim.name == "muon":
         raise ConfigError("optim.name=muon needs whole matrices: use run.mode=elastic or ddp with it")
     schedule(PackedDataset(paths.data, config.data.train), config)
@@ -292,7 +301,10 @@ def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> Non
     if paths.output.exists() and any(paths.output.iterdir()):
         if not (paths.output / OPTIONS).exists():
             raise CheckpointError(f"{paths.output} holds something that is no training run: choose another --output")
-        if not resume:
+        newest = checkpoint.latest(paths.checkpoints)
+        if newest and (taken := checkpoint.read_state(newest).step) > run.steps:
+            raise ConfigError(f"{newest} has taken {taken:,} steps already; raise run.steps (here {run.steps:,})")
+        if newest and not resume:
             raise CheckpointError(f"{paths.output} holds a run: continue it with --resume, or choose another --output")
 
 
@@ -315,10 +327,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE", help="replace an option")
     parser.add_argument("--metrics", type=Path, help="directory for train.json and loss.csv; default: --output")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
+    parser.add_argument("--init", type=Path, help="a checkpoint or run whose weights to start from, on whatever data")
     options = parser.parse_args(argv)
 
     config = load(Config, SECTION, options.config, options.set)
-    paths = Paths(tuple(options.data), options.output, options.metrics or options.output)
+    paths = Paths(tuple(options.data), options.output, options.metrics or options.output, options.init)
     count = processes(config.run.processes, config.run.ramp_from or config.run.micro_batches)
     if int(os.environ.get("RANK", 0)) == 0:
         _prepare(config, paths, options.resume, int(os.environ.get("WORLD_SIZE", count)))

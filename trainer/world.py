@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import torch
 import torch.distributed as dist
 
 STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved and left because it was told to
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+GRACE = 600.0  # seconds in which processes that were told to stop may still finish a step and save
 STORE = "GRISTMILL_STORE"  # file in which the processes that `launch` starts find each other
 
 
@@ -34,6 +38,8 @@ class World:
         A butterfly: in round r each process swaps with the one whose rank differs in bit r. a + b = b + a in floating
         point, so both partners hold the same sum, which is a node of the tree over all leaves.
         """
+        if self.size & (self.size - 1):
+            raise ValueError(f"{self.size} processes are no power of two: their sums make no binary tree")
         span = 1
         while span < self.size:
             other = torch.empty_like(tensor)
@@ -102,8 +108,8 @@ def processes(wanted: int, most: int) -> int:
 def launch(count: int, function: Callable[..., int], *arguments: Any) -> int:
     """Run `function(*arguments)` here, or in `count` new processes; return its exit code, the first that is not 0.
 
-    SIGTERM is passed on, so that a run saves its checkpoint however it is stopped; when a process fails, the others,
-    which would wait for it for ever, are killed.
+    SIGTERM and Ctrl-C are passed on, so that a run saves its checkpoint however it is stopped; when a process fails,
+    the others, which would wait for it for ever, are killed.
     """
     if count == 1:
         return function(*arguments)
@@ -111,21 +117,51 @@ def launch(count: int, function: Callable[..., int], *arguments: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         given = (count, str(Path(folder) / "store"), function, arguments)
         children = [context.Process(target=_child, args=(rank, *given)) for rank in range(count)]
-        previous = signal.signal(signal.SIGTERM, lambda *_: [child.terminate() for child in children])
+        told: list[float] = []
+
+        def tell(*_: object) -> None:
+            told.append(time.monotonic())
+            for child in children:
+                if child.pid:
+                    (child.terminate if len(told) == 1 else child.kill)()
+
+        # the fork server inherits that signals to the whole group, as batch systems send them, pass it by
+        previous = {each: signal.signal(each, signal.SIG_IGN) for each in STOPPING}
         try:
+            if sys.platform == "linux":
+                forkserver.ensure_running()
+            for each in STOPPING:
+                signal.signal(each, tell)
             for child in children:
                 child.start()
-            running, code = {child.sentinel: child for child in children}, 0
-            while running:
-                for done in connection.wait(list(running)):
-                    running.pop(done).join()
-                failed = [child.exitcode for child in children if child.exitcode]
-                code = code or (failed[0] if failed else 0)
-                if code and code != STOPPED:
-                    for child in running.values():
-                        child.kill()
+            return _watch(children, told)
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for child in children:
+                if child.pid and child.is_alive():
+                    child.kill()
+            for each, handler in previous.items():
+                signal.signal(each, handler)
+
+
+def _watch(children: list[Any], told: list[float]) -> int:
+    """Wait for all processes; kill the others when one fails, and those that do not stop when told to."""
+    running, code = {child.sentinel: child for child in children}, 0
+    while running:
+        for done in connection.wait(list(running), timeout=5.0):
+            child = running.pop(done)
+            child.join()
+            ended = child.exitcode if child.exitcode >= 0 else 128 - child.exitcode
+            if child.exitcode < 0 and not code:
+                text = f"process {children.index(child)} was killed by signal {-child.exitcode}"
+                print(f"error: {text} (by the system, for memory, if nobody sent it); continue with --resume",
+                      file=sys.stderr)  # fmt: skip
+            code = code or ended
+        for child in running.values() if told else ():
+            child.terminate()  # again: the first may have come before it could listen
+        late = told and time.monotonic() - told[0] > GRACE
+        if (code and code != STOPPED) or late:
+            for child in running.values():
+                child.kill()
     return code
 
 
@@ -147,7 +183,50 @@ def _child(rank: int, count: int, store: str, function: Callable[..., int], argu
     os.environ.update({name: str(value) for name, value in names.items()})
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name that resolves to nowhere must not matter
-    code = function(*arguments)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with STOPPER:
+        code = function(*arguments)
     if dist.is_initialized():
         dist.destroy_process_group()
     sys.exit(code)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: nobody could stop it, or wait for it, any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+class Stopper:
+    """Remember, while entered, that SIGTERM or Ctrl-C came. May be entered again inside.
+
+    All processes stop at one step: the wish travels with gradients. A second Ctrl-C ends a process that nobody watches
+    at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self._depth = False, 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopper:
+        self._depth += 1
+        if self._depth == 1:
+            self.asked = False
+            self._previous = {each: signal.signal(each, self._ask) for each in STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, _: object) -> None:
+        if self.asked and number == signal.SIGINT and multiprocessing.parent_process() is None:
+            os._exit(128 + number)
+        self.asked = True
+
+
+STOPPER = Stopper()

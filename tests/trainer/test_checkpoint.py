@@ -1,10 +1,11 @@
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trainer import checkpoint, optim
 from trainer.checkpoint import CheckpointError, State, Tensors, Writer
@@ -106,6 +107,35 @@ def test_a_write_that_a_crash_cut_off_is_not_a_checkpoint(tmp_path: Path, monkey
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000001"
     assert save(tmp_path, 2) == checkpoint.latest(tmp_path)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 1)
+    (path / name).write_bytes((path / name).read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read .*--resume takes the one before it"):
+        checkpoint.restore(path, *trained(0))
+
+
+def test_weights_or_moments_that_are_missing_or_of_another_shape_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    weights, moments = load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors")
+    save_file({**weights, "head.norm.weight": torch.ones(1)}, path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"another model than its state says: head\.norm\.weight"):
+        checkpoint.load_model(path)
+    save_file(weights, path / "model.safetensors")
+    save_file({k: v for k, v in moments.items() if not k.endswith("decoder.bias")}, path / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match="lacks moments"):
+        checkpoint.restore(path, *trained(0))
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"one")
+    state = State(1, "aa" * 32, ARCH, CONFIG, tokenizer=hashlib.sha256(b"one").hexdigest())
+    checkpoint.check_tokenizer(tmp_path, state)
+    (tmp_path / "tokenizer.model").write_bytes(b"two")
+    with pytest.raises(CheckpointError, match="is another tokenizer than the model was trained with"):
+        checkpoint.check_tokenizer(tmp_path, state)
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:

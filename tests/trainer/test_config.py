@@ -22,9 +22,12 @@ def test_file_then_overrides_then_defaults(tmp_path: Path) -> None:
     assert config.mask == Config().mask
 
 
-def test_a_file_without_the_section_means_the_defaults(tmp_path: Path) -> None:
+def test_a_file_without_the_section_is_refused_and_an_empty_section_means_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text("pack: {}\n")
+    path.write_text("trian: {}\n")
+    with pytest.raises(ConfigError, match=r"params\.yaml has no section 'train'; it has: trian"):
+        load(path)
+    path.write_text("train:\n")
     assert load(path) == load() == Config()
 
 
@@ -45,6 +48,11 @@ def test_a_file_without_the_section_means_the_defaults(tmp_path: Path) -> None:
         ("run.ramp_from=3", "doubling it must lead to micro_batches 8"),
         ("data.weights=3", r"train\.data\.weights must be of type dict"),
         ("data.weights={a: much}", r"train\.data\.weights\.a must be of type float; it is 'much'"),
+        ("data.weights={a", "is not YAML"),
+        ("run.eval_ratio=1.5", "eval_ratio is a share"),
+        ("run.prefetch=-1", "not negative"),
+        ("run.keep=-1", "not negative"),
+        ("optim.beta1=2", "beta1 and beta2"),
         ("data.mix=2", r"train\.data\.mix must be of type list"),
         ("data.mix=[1, -2]", "must not be negative"),
         ("run.steps", "write it as part.name=value"),

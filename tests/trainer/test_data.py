@@ -160,7 +160,7 @@ def test_weights_by_source_are_means_by_tokens(packed: Path) -> None:
         each = [{"新闻": 3.0, "books": 0.5}[source] for source in row["sources"]]
         assert weight == pytest.approx(np.average(each, weights=row["seq_lens"]))
     with pytest.raises(ValueError, match=r"data\.weights names 'poems'; the sources of 'train': books, 新闻"):
-        dataset.weights(DataConfig(weights={"poems": 2.0}))
+        dataset.weights(DataConfig(weights={"poems": 1.0}))
 
 
 def test_directories_are_mixed_and_their_rows_have_other_masks(packed: Path, make_packed: MakePacked) -> None:
@@ -177,6 +177,8 @@ def test_directories_are_mixed_and_their_rows_have_other_masks(packed: Path, mak
         both.weights(DataConfig(mix=(1.0, 2.0, 3.0)))
     with pytest.raises(SchemaError, match="pack them alike"):
         PackedDataset([packed, make_packed(vocab_size=127)], "train")
+    with pytest.raises(SchemaError, match=r"pack them alike: .*tokenizer abababababab"):
+        PackedDataset([packed, make_packed("other", tokenizer="ab" * 32)], "train")
 
 
 def test_weights_that_leave_nothing_are_refused() -> None:

@@ -284,7 +284,7 @@ def test_balanced_classes_weigh_by_the_inverse_of_their_frequency(tokenizer: Pat
             "have label 'en': a classifier needs two",
         ),
         ({"--train": '{"text": "a", "label": "en"}'}, "too few to hold out 10%"),
-        ({"--group": "region"}, "there is no field 'region' to report by"),
+        ({"--group": "region"}, "no record has a field 'region' to report by"),
         ({"--set": "max_length=64"}, "max_length is 64; the model was trained on rows of 32"),
         ({"--set": "epoch=1"}, "unknown option finetune.epoch"),
         ({"--set": "monitor=loss"}, "monitor is 'loss'; it must be one of macro_f1, log_loss"),

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from schemas.losses import LOSSES
-from trainer import checkpoint
+from trainer import checkpoint, evaluate
 from trainer.metrics import Metrics, read
 from trainer.train import main
 from trainer.world import STOPPED
@@ -102,6 +103,109 @@ def test_four_processes_end_in_the_bits_of_one(packed: Path, uninterrupted: Path
     assert reports[0] == reports[1]
 
 
+def test_resuming_a_finished_run_reports_it_again_and_fewer_steps_are_refused(
+    packed: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    assert main([*arguments(packed, run), "--resume"]) == 0
+    assert digest(run) == digest(uninterrupted)
+    before, after = (json.loads((each / "train.json").read_text())["validation"] for each in (uninterrupted, run))
+    assert before == after
+    assert "has taken 12 steps already" in refused(capsys, [*arguments(packed, run, run__steps=5), "--resume"])
+
+
+def test_a_run_that_left_no_checkpoint_may_start_again_in_its_directory(packed: Path, tmp_path: Path) -> None:
+    options = arguments(packed, tmp_path / "run", optim__lr=1e30, optim__warmup=0, optim__clip=0, run__save_every=0)
+    assert main(options) == 1
+    assert main(arguments(packed, tmp_path / "run", run__steps=2)) == 0
+
+
+def test_three_processes_train_where_no_tree_is_needed(packed: Path, tmp_path: Path) -> None:
+    options = {"run__steps": 3, "run__micro_batches": 6, "run__mode": "ddp", "run__threads": 1}
+    assert main(arguments(packed, tmp_path / "three", run__processes=3, **options)) == 0
+    assert main(arguments(packed, tmp_path / "one", run__processes=1, **options)) == 0
+    curves = [[line["loss"] for line in read(tmp_path / name / "metrics.jsonl")] for name in ("three", "one")]
+    assert curves[0] == pytest.approx(curves[1], rel=2e-4)
+
+
+def test_a_signal_to_the_whole_group_saves_the_step(packed: Path, tmp_path: Path) -> None:
+    """Batch systems, and `timeout`, send it to all processes at once, the fork server among them."""
+    run = tmp_path / "run"
+    options = arguments(packed, run, run__processes=2, run__steps=100_000, run__save_every=0)
+    command = [sys.executable, "-m", "trainer.train", *options]
+    child = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    until(lambda: any(line["kind"] == "train" for line in read(run / "metrics.jsonl")))
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(timeout=120) == STOPPED
+    assert checkpoint.read_state(checkpoint.find(run)).step == read(run / "metrics.jsonl")[-1]["step"]
+
+
+def test_processes_end_with_the_one_that_started_them(packed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = arguments(packed, run, run__processes=2, run__steps=100_000, run__save_every=0)
+    child = subprocess.Popen([sys.executable, "-m", "trainer.train", *options], cwd=ROOT, start_new_session=True)
+    until(lambda: any(line["kind"] == "train" for line in read(run / "metrics.jsonl")))
+    child.kill()
+    child.wait()
+
+    def gone() -> bool:
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(gone)
+
+
+def test_two_runs_in_one_directory_are_refused(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    held = checkpoint.lock(tmp_path / "run")
+    (tmp_path / "run/config.json").write_text("{}")
+    assert "another process trains in" in refused(capsys, arguments(packed, tmp_path / "run"))
+    held.close()
+
+
+def test_a_run_can_start_from_the_weights_of_another_on_other_data(
+    packed: Path, uninterrupted: Path, make_packed: Callable[..., Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    other = make_packed(seed=1, pairs=False)
+    options = [*arguments(other, tmp_path / "run", run__steps=1, optim__lr=1e-12), "--init", str(uninterrupted)]
+    assert main(options) == 0
+    ours, theirs = (checkpoint.load_model(checkpoint.find(run))[0] for run in (uninterrupted, tmp_path / "run"))
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, theirs.state_dict()[name], atol=1e-9, rtol=0)
+    foreign = arguments(make_packed("foreign", tokenizer="ab" * 32), tmp_path / "two", run__steps=1)
+    known = tmp_path / "known"
+    assert main(arguments(make_packed("k", tokenizer="cd" * 32), known, run__steps=1)) == 0
+    assert "another tokenizer" in refused(capsys, [*foreign, "--init", str(known)])
+
+
+def test_the_best_weights_are_saved_when_they_are_found(packed: Path, tmp_path: Path) -> None:
+    options = {"run__steps": 9, "run__eval_every": 2, "run__save_every": 5, "run__keep": 1, "optim__lr": 0.01}
+    assert main(arguments(packed, tmp_path / "run", **options)) == 0
+    found = [line for line in read(tmp_path / "run/metrics.jsonl") if line["kind"] == "validation"]
+    best = min(found, key=lambda line: line["loss"])
+    state = checkpoint.read_state(checkpoint.find(tmp_path / "run/best"))
+    assert (state.step, state.validation_loss) == (best["step"], best["loss"])
+
+
+def test_next_sentence_prediction_is_measured(make_packed: Callable[..., Path], tmp_path: Path) -> None:
+    data, run = make_packed(pairs=True), tmp_path / "run"
+    assert main(arguments(data, run, run__steps=60, run__save_every=0, optim__lr=0.01, data__evaluate="train")) == 0
+    report = json.loads((run / "train.json").read_text())["validation"]
+    assert report["next_sentence_loss"] < 0.69 and report["next_sentence_accuracy"] > 0.6
+    plain = tmp_path / "plain"
+    assert main(arguments(make_packed("plain-data"), plain, run__steps=1)) == 0
+    command = ["--checkpoint", str(plain), "--data", str(data), "--metrics", str(tmp_path / "m.json")]
+    assert evaluate.main(command) == 0  # a model without the head still guesses tokens
+    assert "next_sentence_loss" not in json.loads((tmp_path / "m.json").read_text())
+
+
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_the_fast_modes_learn_what_the_elastic_one_does_to_rounding(
     packed: Path, uninterrupted: Path, tmp_path: Path, mode: str
@@ -142,6 +246,7 @@ def test_ten_random_kills_with_other_world_sizes_end_in_the_same_bits(packed: Pa
     }
     assert main(arguments(packed, tmp_path / "alone", **options)) == 0
     run, draw = tmp_path / "run", random.Random(5)
+    multiprocessing.set_forkserver_preload(["trainer.train"])
     context = multiprocessing.get_context("forkserver")
     sizes, steps = [1, 4, 2, 1, 2, 4, 1, 2, 4, 2], sorted(draw.sample(range(2, 48), 10))
     for size, step in zip(sizes, steps, strict=True):
@@ -151,7 +256,8 @@ def test_ten_random_kills_with_other_world_sizes_end_in_the_same_bits(packed: Pa
         until(lambda step=step: any(line["step"] >= step for line in read(run / "metrics.jsonl")[-2:]))
         os.killpg(child.pid, signal.SIGKILL)
         child.join()
-        assert checkpoint.read_state(checkpoint.find(run)).step < 50
+        newest = checkpoint.latest(run / "checkpoints")  # none yet, if it was killed early
+        assert not newest or checkpoint.read_state(newest).step < 50
     assert main([*arguments(packed, run, **options), "--resume"]) == 0
     assert digest(run) == digest(tmp_path / "alone")
 
@@ -261,4 +367,4 @@ def test_a_loss_that_explodes_stops_the_run_with_advice(
 ) -> None:
     given = arguments(packed, tmp_path / "run", optim__lr=1e30, optim__warmup=0, optim__clip=1e30)
     message = refused(capsys, given)
-    assert "no weight was changed. Lower optim.lr (here 1e+30) or optim.clip" in message
+    assert "no weight was changed. Lower optim.lr (here 1e+30) or optim.clip, and go on with --resume" in message
