@@ -82,8 +82,11 @@ TASKS = {
 }
 
 
-def split(task: Task, folder: Path, seed: int) -> dict[str, Path]:
-    """Write a task's tables as JSON Lines, say what they hold, and return where they are."""
+def split(task: Task, folder: Path, seed: int, most: int = 0) -> dict[str, Path]:
+    """Write a task's tables as JSON Lines, say what they hold, and return where they are.
+
+    most: texts to train on, chosen by a hash; 0: all.
+    """
     with pa.input_stream(str(SHARED / f"{task.name}.jsonl.zst"), compression="zstd") as stream:
         every = [orjson.loads(line) for line in stream.read().splitlines()]
     once: dict[str, Record] = {}
@@ -95,6 +98,9 @@ def split(task: Task, folder: Path, seed: int) -> dict[str, Path]:
     for record, group in zip(records, task.groups(records), strict=True):
         share = int.from_bytes(hashlib.blake2b(f"{seed} {group}".encode(), digest_size=8).digest(), "little") / 2**64
         parts[next(part for part, end in PARTS.items() if share < end)].append(record)
+    if most:
+        order = sorted(parts["train"], key=lambda each: hashlib.blake2b(f"{seed} {each['text']}".encode()).digest())
+        parts["train"] = order[:most]
     left = sum(record["label"] in task.without for record in every)
     print(
         f"{task.name}: {len(every):,} texts, {left:,} of genres left out, {len(every) - left - len(records):,} copies"
@@ -151,6 +157,7 @@ def main() -> None:
         parser.add_argument(f"--{language}", nargs=2, metavar=("RUN", "TOKENIZER"))
     parser.add_argument("--baselines", action="store_true", help="no models of ours")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="write the tables here and stop")
+    parser.add_argument("--train-on", type=int, default=0, metavar="N", help="so many texts at most; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the split and of fine-tuning")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for trainer.finetune")
     given = parser.parse_args()
@@ -164,7 +171,7 @@ def main() -> None:
     options = [f"seed={given.seed}", "monitor=log_loss", *given.set]
     more = [each for option in options for each in ("--set", option)]
     for language in chosen:
-        tables = split(TASKS[language], folder, given.seed)
+        tables = split(TASKS[language], folder, given.seed, given.train_on)
         if given.tables:
             continue
         rows = [baseline(TASKS[language], tables)]
