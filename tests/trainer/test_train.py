@@ -21,9 +21,10 @@ import torch
 
 from schemas.losses import LOSSES
 from trainer import checkpoint, evaluate
+from trainer.config import Config, load
 from trainer.metrics import Metrics, read
-from trainer.train import main
-from trainer.world import STOPPED
+from trainer.train import Paths, _work, main
+from trainer.world import STOPPED, _child
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
@@ -230,12 +231,6 @@ def test_a_run_goes_on_in_another_mode(packed: Path, uninterrupted: Path, tmp_pa
     assert ends[1] == pytest.approx(ends[0], rel=1e-2)  # the rate of the first six steps fell earlier
 
 
-def alone(argv: list[str]) -> None:
-    """Train in a process group of its own, so that one signal kills all of its processes."""
-    os.setsid()
-    main(argv)
-
-
 def test_ten_random_kills_with_other_world_sizes_end_in_the_same_bits(packed: Path, tmp_path: Path) -> None:
     options = {
         "run__steps": 50,
@@ -248,14 +243,19 @@ def test_ten_random_kills_with_other_world_sizes_end_in_the_same_bits(packed: Pa
     run, draw = tmp_path / "run", random.Random(5)
     multiprocessing.set_forkserver_preload(["trainer.train"])
     context = multiprocessing.get_context("forkserver")
+    given = arguments(packed, run, **options)[4:]
+    work = (_work, (load(Config, "train", None, [each for each in given if "=" in each]), Paths((packed,), run, run)))
     sizes, steps = [1, 4, 2, 1, 2, 4, 1, 2, 4, 2], sorted(draw.sample(range(2, 48), 10))
-    for size, step in zip(sizes, steps, strict=True):
-        given = [*arguments(packed, run, **options), "--resume", "--set", f"run.processes={size}"]
-        child = context.Process(target=alone, args=(given,))
-        child.start()
+    for number, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+        store = str(tmp_path / f"store-{number}")
+        ranks = [context.Process(target=_child, args=(rank, size, store, *work)) for rank in range(size)]
+        for rank in ranks:
+            rank.start()
         until(lambda step=step: any(line["step"] >= step for line in read(run / "metrics.jsonl")[-2:]))
-        os.killpg(child.pid, signal.SIGKILL)
-        child.join()
+        for rank in ranks:
+            rank.kill()
+        for rank in ranks:
+            rank.join()
         newest = checkpoint.latest(run / "checkpoints")  # none yet, if it was killed early
         assert not newest or checkpoint.read_state(newest).step < 50
     assert main([*arguments(packed, run, **options), "--resume"]) == 0
