@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, action="append", help="speed: repeatable; default: mini, small")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="speed: of a run")
     parser.add_argument("--warm", type=int, default=8, metavar="N", help="speed: first steps that are not counted")
+    parser.add_argument("--ways", type=int, default=4, metavar="N", help="speed: only the first N uses of the peer")
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="loading: of a pass")
     parser.add_argument("--gpu-data", type=Path, nargs="+", default=[], metavar="PACKED", help="else generated rows")
     parser.add_argument("--gpu-preset", choices=PRESETS, default="base", metavar="NAME")

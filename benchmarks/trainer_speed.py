@@ -128,14 +128,17 @@ def rate_of(lines: list[dict[str, Any]], warm: int) -> float:
     return float(sum(line["tokens"] for line in steps) / seconds)
 
 
-def compare(speed: Speed, python: str, repeat: int) -> dict[tuple[str, int], list[tuple[tuple[float, float], ...]]]:
+Pairs = dict[tuple[str, int], list[tuple[tuple[float, float], ...]]]  # (ours, theirs) by way and processes
+
+
+def compare(speed: Speed, python: str, repeat: int, ways: int) -> Pairs:
     """Run ours and each way of the peer in turns: (ours, theirs) pairs by way and processes.
 
     The first round tries one process and several; the later ones go on with what was faster.
     """
-    pairs: dict[tuple[str, int], list[tuple[tuple[float, float], ...]]] = {}
+    pairs: Pairs = {}
     for number in range(repeat):
-        for way, flags in WAYS.items():
+        for way, flags in list(WAYS.items())[:ways]:
             counts = (1, CORES) if not number else (faster(pairs, way),)
             for count in counts:
                 pair = (speed.ours(), speed.theirs(python, flags, count))
@@ -143,7 +146,7 @@ def compare(speed: Speed, python: str, repeat: int) -> dict[tuple[str, int], lis
     return pairs
 
 
-def faster(pairs: dict[tuple[str, int], list[tuple[tuple[float, float], ...]]], way: str) -> int:
+def faster(pairs: Pairs, way: str) -> int:
     """Choose the number of processes that served a way of the peer better, beside ours."""
     return min((1, CORES), key=lambda count: ratio_of(pairs[way, count]))
 
@@ -166,7 +169,7 @@ def run(args: Any, work: Path) -> None:
             table.add(Row(name, "", *medians([speed.ours() for _ in range(args.repeat)])))
             continue
         version = peer_version(args.peers_python, "transformers")
-        pairs = compare(speed, args.peers_python, args.repeat)
+        pairs = compare(speed, args.peers_python, args.repeat, args.ways)
         table.add(Row(name, "", *medians([ours for found in pairs.values() for ours, _ in found])))
         for (way, count), found in pairs.items():
             aimed = way == next(iter(WAYS)) and count == faster(pairs, way)
