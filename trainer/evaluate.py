@@ -24,11 +24,12 @@ import torch
 from trainer import checkpoint
 from trainer.cli import guarded
 from trainer.config import PRECISIONS
-from trainer.data import PackedDataset, shuffled
+from trainer.data import PackedDataset
 from trainer.losses import by_piece
 from trainer.losses import table as loss_table
 from trainer.losses import write as write_losses
 from trainer.masking import ORDINARY, MaskConfig
+from trainer.order import shuffled
 from trainer.step import MicroBatch, Objective
 from trainer.world import World, connect
 

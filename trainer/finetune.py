@@ -36,11 +36,11 @@ from trainer.attention import Segments
 from trainer.checkpoint import CheckpointError
 from trainer.classify import Example, Fields, TableError
 from trainer.cli import guarded
-from trainer.data import shuffled
 from trainer.export import export, load_classifier
 from trainer.masking import ORDINARY, draws
 from trainer.model import Architecture, Classifier
 from trainer.optim import OptimConfig
+from trainer.order import shuffled
 from trainer.step import half
 from trainer.world import connect
 

@@ -27,11 +27,12 @@ from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
 from trainer.cli import guarded
 from trainer.config import SECTION, Config, ConfigError, describe, load
-from trainer.data import PackedDataset, Schedule, prefetch, read_batches
+from trainer.data import PackedDataset, prefetch, read_batches
 from trainer.losses import Recorder
 from trainer.masking import MaskConfig
 from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, table
 from trainer.model import Architecture, MaskedLM
+from trainer.order import Schedule
 from trainer.step import MicroBatch, Objective, Stepper, StepResult, shard
 from trainer.world import STOPPED, STOPPER, World, connect, launch, processes
 
