@@ -19,7 +19,7 @@ from peers.trainer_rows import digest, endless, timed
 from trainer_table import ROOT, Row, Table
 
 from trainer.config import Config
-from trainer.data import READ_ROWS, PackedDataset, read_batches
+from trainer.data import READ_TOKENS, PackedDataset, read_batches
 from trainer.step import MicroBatch
 from trainer.train import schedule
 
@@ -57,15 +57,17 @@ class Ours:
                 micro = MicroBatch.of(self.dataset, numbers, draws, self.config.mask, run.seed, rows=rows)
                 yield micro.input_ids, micro.segments.cu_seqlens, micro.slots, micro.labels
             else:
-                cu_seqlens = np.append(0, np.cumsum(rows.lens)).astype(np.int32)
+                cu_seqlens = np.zeros(len(rows.lens) + 1, np.int32)
+                np.cumsum(rows.lens, out=cu_seqlens[1:])
                 yield torch.from_numpy(rows.input_ids), torch.from_numpy(cu_seqlens)
 
     def digest(self) -> dict[str, Any]:
         """Hash an epoch, as the peers' script does."""
 
         def arrays() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-            for first in range(0, len(self.dataset), READ_ROWS):
-                rows = self.dataset.rows(self.order(np.arange(first, min(first + READ_ROWS, len(self.dataset))))[0])
+            block = READ_TOKENS // self.dataset.seq_len
+            for first in range(0, len(self.dataset), block):
+                rows = self.dataset.rows(self.order(np.arange(first, min(first + block, len(self.dataset))))[0])
                 row = ((np.cumsum(rows.lens) - rows.lens) // self.dataset.seq_len)[~rows.padding]
                 yield rows.input_ids, rows.lens[~rows.padding], np.bincount(row, minlength=len(rows.row_ids))
 
