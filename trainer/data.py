@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -47,8 +47,7 @@ class DataConfig:
             raise ValueError("data: weights, mix and block must not be negative")
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Some packed rows, copied out of the map. Segments are the documents of a row, then its padding if it has any.
 
     input_ids: int64 [rows, length]. word_start: bool [rows, length]. row_ids: uint64 [rows], the directory's number in
