@@ -1,7 +1,7 @@
 """Lead a model's losses back to the data: which sources and documents are hard or easy for it; drop or reweigh them.
 
 gristmill losses models/run/losses --documents 'data/clean/*' --clusters data/dedupe --min-tokens 20
-gristmill losses train.arrow --documents 'data/clean/*' --drop hardest=0.02 --output data/losses
+gristmill losses train.arrow --documents 'data/clean/*' --per byte --drop hardest=0.02 --output data/losses
 gristmill shard --input 'data/clean/*' --decisions data/losses data/dedupe --output data/shards
 
 Nothing is decided without --output: it takes the decisions (ledger/) and the tables (CSV).

@@ -219,24 +219,25 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> Non
 
 def start_from(checkpoint: Path, model: nn.Module, tokenizer: str | None) -> None:
     """Load weights alone, to go on with other data; CheckpointError where sizes or tokenizers differ."""
-    state = read_state(checkpoint)
-    if None not in (state.tokenizer, tokenizer) and state.tokenizer != tokenizer:
-        raise CheckpointError(f"{checkpoint} was trained with another tokenizer than these rows were packed with")
+    check_tokenizer("the rows of --data", tokenizer, read_state(checkpoint))
     weights = _load(checkpoint / WEIGHTS)
     extra = {name for name in weights if name.startswith("next_sentence.")} - set(model.state_dict())
     _fill(model, {name: tensor for name, tensor in weights.items() if name not in extra}, checkpoint)
 
 
-def check_tokenizer(directory: Path, state: State) -> None:
-    """Raise CheckpointError where a directory holds another tokenizer than the model's rows were packed with."""
+def tokenizer_sha256(directory: Path) -> str | None:
+    """Name the tokenizer in a directory as `pack` does, by its model file; None where that is not there."""
     path = directory / "tokenizer.model"
-    if state.tokenizer and path.exists():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != state.tokenizer:
-            raise CheckpointError(
-                f"{directory} is another tokenizer than the model was trained with (sha256 {found[:12]}…, not "
-                f"{state.tokenizer[:12]}…), though it may have as many ids: give the one that its rows were packed with"
-            )
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def check_tokenizer(where: object, found: str | None, state: State) -> None:
+    """Raise CheckpointError where `found`, the sha256 of a tokenizer, is known and is not that of the model's rows."""
+    if None not in (found, state.tokenizer) and found != state.tokenizer:
+        raise CheckpointError(
+            f"{where}: another tokenizer than the model was trained with (sha256 {str(found)[:12]}…, not "
+            f"{str(state.tokenizer)[:12]}…), though it may have as many ids: use the one that its rows were packed with"
+        )
 
 
 def check(checkpoint: Path, manifest: str, config: dict[str, Any]) -> State:

@@ -181,11 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             f"the model has {state.architecture.vocab_size:,} token ids, {options.data[0]} {dataset.vocab_size:,}: "
             "evaluate on rows that were packed with the model's own tokenizer"
         )
-    if None not in (dataset.tokenizer, state.tokenizer) and dataset.tokenizer != state.tokenizer:
-        raise checkpoint.CheckpointError(
-            f"{options.data[0]} was packed with another tokenizer than the model was trained with, of as many ids: "
-            "evaluate on rows that were packed with the model's own"
-        )
+    checkpoint.check_tokenizer(options.data[0], dataset.tokenizer, state)
     if dataset.seq_len > state.architecture.max_length:
         raise checkpoint.CheckpointError(
             f"{options.data[0]} has rows of {dataset.seq_len}; the model was trained on {state.architecture.max_length}"

@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     found = checkpoint.find(options.checkpoint)
     model, state = checkpoint.load_model(found)
-    checkpoint.check_tokenizer(options.tokenizer, state)
+    checkpoint.check_tokenizer(options.tokenizer, checkpoint.tokenizer_sha256(options.tokenizer), state)
     export(model, options.tokenizer, options.output)
     print(f"exported {found} to {options.output}")
     return 0

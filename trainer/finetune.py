@@ -91,7 +91,7 @@ class FineTuneConfig:
     optim: FineTuneOptim = field(default_factory=FineTuneOptim)
 
     def __post_init__(self) -> None:
-        config.one_of("precision", self.precision, ("auto", "float32", "bf16"))
+        config.one_of("precision", self.precision, config.PRECISIONS)
         config.one_of("monitor", self.monitor, ("macro_f1", "log_loss"))
         if min(self.epochs, self.batch) < 1 or min(self.patience, self.threads) < 0 or (self.max_length or 3) < 3:
             raise ValueError("epochs and batch must be at least 1, max_length 3, patience and threads 0")
@@ -309,7 +309,7 @@ def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> Non
             tables["train"], tables["validation"] = hold_out(tables["train"], options)
         labels = classify.label_names(tables["train"])
         base, state = checkpoint.load_model(checkpoint.find(given.model))
-        checkpoint.check_tokenizer(given.tokenizer, state)
+        checkpoint.check_tokenizer(given.tokenizer, checkpoint.tokenizer_sha256(given.tokenizer), state)
         if given.from_scratch:
             base.initialise(options.seed)
         tokenizer = load_tokenizer(given.tokenizer, base.arch, options.max_length)

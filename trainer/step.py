@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 from schemas.packed import IGNORE_INDEX, RANDOM_NEXT, REAL_NEXT, SECOND
 from trainer.attention import Segments, move
@@ -238,8 +239,6 @@ def tree_sum(leaves: Iterable[Tensor]) -> Tensor:
 
 def shard(objective: Objective) -> None:
     """Split weights over the processes (FSDP2): each layer by itself, then what is left. Before optimizers are made."""
-    from torch.distributed.fsdp import fully_shard
-
     for layer in objective.model.model.layers:
         fully_shard(layer)
     fully_shard(objective)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.distributed.fsdp import FSDPModule
 
 from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
@@ -84,7 +83,8 @@ def _loop(config: Config, job: Job) -> int:
             report = None
             if not result.stop and (last or due(done, run.eval_every)):
                 report = job.validate(done)
-            if last or due(done, run.save_every) or (report and job.is_best(report["loss"])):
+            better = report is not None and job.is_best(report["loss"])
+            if last or better or due(done, run.save_every):
                 job.save(done, report)
             if result.stop:
                 return job.leave(done)
@@ -149,10 +149,11 @@ class Job:
 
     def save(self, step: int, report: dict[str, Any] | None) -> None:
         """Write a checkpoint, and the losses of documents up to it; the first process does."""
-        first = self.world.rank == 0
-        if isinstance(self.objective, FSDPModule):
-            self.objective.reshard()  # an evaluation leaves some weights whole, and those have no moments
-        if first or self.config.run.mode == "fsdp":  # shards are put together by all processes
+        first, sharded = self.world.rank == 0, self.config.run.mode == "fsdp"
+        if sharded:
+            # an evaluation leaves some weights whole, and those have no moments
+            self.objective.reshard()  # type: ignore[operator]
+        if first or sharded:  # shards are put together by all processes
             tensors = checkpoint.Tensors.of(self.model, self.optimizers)
         parts = self.world.gather(self.recorder.take()) if self.recorder else []
         if first:
@@ -178,11 +179,9 @@ class Job:
         """Count a step, show it on the progress line and, now and then, write it down."""
         seconds, waited = clock
         work = flops(self.architecture, result.tokens, result.masked, result.squares)
-        self.tokens, self.seconds, self.waited = (
-            self.tokens + result.tokens,
-            self.seconds + seconds,
-            self.waited + waited,
-        )
+        self.tokens += result.tokens
+        self.seconds += seconds
+        self.waited += waited
         self.flops += work
         if self.recorder:
             self.recorder.add(step, share, result.slots)

@@ -132,10 +132,12 @@ def test_weights_or_moments_that_are_missing_or_of_another_shape_are_refused(tmp
 def test_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"one")
     state = State(1, "aa" * 32, ARCH, CONFIG, tokenizer=hashlib.sha256(b"one").hexdigest())
-    checkpoint.check_tokenizer(tmp_path, state)
+    assert checkpoint.tokenizer_sha256(tmp_path) == state.tokenizer
+    checkpoint.check_tokenizer(tmp_path, state.tokenizer, state)
+    checkpoint.check_tokenizer(tmp_path, None, state)  # rows of an older `pack` do not say it
     (tmp_path / "tokenizer.model").write_bytes(b"two")
-    with pytest.raises(CheckpointError, match="is another tokenizer than the model was trained with"):
-        checkpoint.check_tokenizer(tmp_path, state)
+    with pytest.raises(CheckpointError, match="another tokenizer than the model was trained with"):
+        checkpoint.check_tokenizer(tmp_path, checkpoint.tokenizer_sha256(tmp_path), state)
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
