@@ -6,7 +6,6 @@ gristmill duplicates data/dedupe --documents 'data/clean/*' --output reports/dup
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from pipelines.core.cli import guarded, positive
 from pipelines.core.dataset import DOCUMENTS, Dataset, expand
 from pipelines.core.output import OutputError
-from pipelines.core.plots import csv_bytes
+from pipelines.core.plots import csv_bytes, json_bytes
 from pipelines.core.shards import write_bytes
 from pipelines.core.texts import beside, document_sets, excerpt, gather, kin
 from pipelines.duplicates_page import render
@@ -254,10 +253,6 @@ def _example(
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
 def write(
     root: str,
     output: str,
@@ -296,8 +291,8 @@ def write(
         "similarities.csv": csv_bytes(similarities, ["similarity", "records"]),
         "pairs.csv": csv_bytes(pairs, _PAIR_COLUMNS),
         "sources.csv": csv_bytes(sources, _SOURCE_COLUMNS),
-        "totals.json": _json(numbers),
-        "clusters.json": _json(clusters),
+        "totals.json": json_bytes(numbers),
+        "clusters.json": json_bytes(clusters),
         "index.html": render(
             **page,
             boilerplate=plates,

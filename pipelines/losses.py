@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import re
 import sys
@@ -28,7 +27,7 @@ from pipelines.core import files, ledger
 from pipelines.core.cli import guarded, positive
 from pipelines.core.config import ConfigError
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path
-from pipelines.core.plots import csv_bytes
+from pipelines.core.plots import csv_bytes, json_bytes
 from pipelines.core.runners import RunOptions
 from pipelines.core.shards import write_bytes, write_shard
 from pipelines.core.stage import Report, begin
@@ -136,16 +135,12 @@ def write_decisions(
             reports.append(Report(key, (shard,), ledger.count(found.books[key], [rows])))
         named = {re.sub("[^0-9A-Za-z_.]", "-", groups.by): table for groups, table in tables}
         contents = {f"by-{name}.csv": csv_bytes(table, COLUMNS) for name, table in named.items()}
-        contents["tables.json"] = _json(named)
+        contents["tables.json"] = json_bytes(named)
         for name, content in contents.items():
             write_bytes(files.join(stage.root, name), content)
         facts = {"documents": len(joined.id), "tokens": int(joined.tokens.sum()), "loss": round(joined.mean, 6)}
         stage.commit(reports, inputs=[documents], facts={**facts, "extra_files": sorted(contents)})
     print_summary(stage, (f"gristmill shard --decisions {output} applies it",))
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _ledger(documents: Dataset, joined: Joined, score: np.ndarray, found: Found, dropped: Dropped) -> pa.RecordBatch:

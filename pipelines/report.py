@@ -19,7 +19,7 @@ from pipelines.core.cli import guarded
 from pipelines.core.config import corpora_of
 from pipelines.core.dataset import Dataset
 from pipelines.core.history import datasets_under
-from pipelines.core.plots import csv_bytes
+from pipelines.core.plots import csv_bytes, json_bytes
 from pipelines.core.shards import write_bytes
 from pipelines.core.summary import books_table, size_lines
 from schemas.manifest import Books
@@ -128,10 +128,6 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
 def _read_json(path: str | None) -> dict[str, Any]:
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
@@ -144,8 +140,8 @@ def write(data: str, tokenizer: str | None, evaluation: str | None, output: str,
     datasets = [dataset for dataset in datasets_under(data) if _counts(dataset, corpora)]
     text = summary(datasets, _read_json(tokenizer), _read_json(evaluation))
     outputs = {
-        "metrics.json": _json(metrics(datasets, _read_json(tokenizer))),
-        "books.json": _json(books(datasets)),
+        "metrics.json": json_bytes(metrics(datasets, _read_json(tokenizer))),
+        "books.json": json_bytes(books(datasets)),
         "removals.csv": csv_bytes(removal_rows(datasets), ["reason", "source", "records"]),
         "lengths.csv": csv_bytes(length_rows(datasets), ["characters", "documents"]),
         "clusters.csv": csv_bytes(cluster_rows(datasets), ["size", "clusters"]),

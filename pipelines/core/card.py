@@ -6,10 +6,10 @@ wants a README.md with explicit globs (without them it guesses, and drops splits
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from pipelines.core import files
+from pipelines.core.plots import json_bytes
 from pipelines.core.shards import write_bytes
 from pipelines.core.summary import books_table, size_lines
 from schemas.manifest import Books, Manifest, Shard
@@ -17,7 +17,7 @@ from schemas.manifest import Books, Manifest, Shard
 
 def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[Shard], card: str) -> list[str]:
     """Write README.md, dataset_dict.json and each split's state; returns their paths relative to `root`."""
-    contents = {"README.md": card.encode(), "dataset_dict.json": _json({"splits": filled(splits, shards)})}
+    contents = {"README.md": card.encode(), "dataset_dict.json": json_bytes({"splits": filled(splits, shards)})}
     for split in splits:
         own = sorted(shard for shard in shards if shard.table == split)
         fingerprint = "".join(shard.sha256[:4] for shard in own)[:16].ljust(16, "0")
@@ -30,8 +30,8 @@ def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[
             "_output_all_columns": False,
             "_split": split,
         }
-        contents[f"{split}/state.json"] = _json(state)
-        contents[f"{split}/dataset_info.json"] = _json({})
+        contents[f"{split}/state.json"] = json_bytes(state)
+        contents[f"{split}/dataset_info.json"] = json_bytes({})
     for path, data in contents.items():
         write_bytes(files.join(root, path), data)
     return sorted(contents)
@@ -40,10 +40,6 @@ def write_hugging_face_files(root: str, splits: Sequence[str], shards: Sequence[
 def filled(splits: Sequence[str], shards: Sequence[Shard]) -> list[str]:
     """The splits that hold a row: `load_dataset` fails on one that holds none."""
     return [split for split in splits if any(shard.rows for shard in shards if shard.table == split)]
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def card(title: str, splits: Sequence[str], shards: Sequence[Shard], books: Mapping[str, Books], text: str) -> str:
