@@ -36,12 +36,14 @@ class Record:
     version: tuple[int, int]
     fields: tuple[pa.Field, ...]
     checks: tuple[Check, ...] = ()
+    metadata: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema, with the record's name and version in its metadata."""
+        """The Arrow schema, with the record's name and version in its metadata (besides `metadata`, for others)."""
         version = f"{self.version[0]}.{self.version[1]}".encode()
-        return pa.schema(self.fields, metadata={RECORD_KEY: self.name.encode(), VERSION_KEY: version})
+        own = {RECORD_KEY: self.name.encode(), VERSION_KEY: version}
+        return pa.schema(self.fields, metadata={**own, **dict(self.metadata)})
 
     def check_version(self, schema: pa.Schema, where: str = "this shard") -> None:
         """Raise SchemaError where `schema` is another record or a newer major version than this code knows."""
