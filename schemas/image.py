@@ -1,10 +1,12 @@
 """One image of an image corpus, and the thumbnail that decisions are made on."""
 
 import json
+from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from schemas.base import Record, field
+from schemas.base import Record, field, first_row
 from schemas.document import ID
 
 IMAGES, THUMBNAILS = "images", "thumbnails"  # the tables
@@ -17,7 +19,8 @@ _FIELDS = (
     field("source", pa.string(), "name of the corpus that the record came from"),
     field("locator", pa.string(), "the record's own id or URL, else path, content hash and occurrence in the file"),
     field("path", pa.string(), "file that held the record, relative to the source's root, with '/'"),
-    field("image", IMAGE_TYPE, "the encoded image: its bytes, and its own file name"),
+    # Never null, but declared so: `datasets` takes the column for images only where it can be.
+    field("image", IMAGE_TYPE, "the encoded image: its bytes, and its own file name", nullable=True),
     field("width", pa.int32(), "pixels; null before the image was decoded", nullable=True),
     field("height", pa.int32(), "pixels; null before the image was decoded", nullable=True),
     field("label", pa.string(), "name of the class, where the record has one", nullable=True),
@@ -37,7 +40,14 @@ def _features() -> bytes:
     return json.dumps({"info": {"features": features}}).encode()
 
 
-IMAGE = Record("image", (1, 0), _FIELDS, metadata=((b"huggingface", _features()),))
+def _present(table: pa.Table) -> Iterator[tuple[str, int, str]]:
+    for part in ("bytes", "path"):
+        row = first_row(pc.is_null(pc.struct_field(table["image"], part)))
+        if row is not None:
+            yield "image", row, f"it has no {part}"
+
+
+IMAGE = Record("image", (1, 0), _FIELDS, (_present,), ((b"huggingface", _features()),))
 
 THUMBNAIL = Record(
     "thumbnail",
