@@ -13,17 +13,24 @@ from schemas.manifest import Shard
 
 
 class RollingWriter:
-    """Write co-partitioned tables; a new set of shards begins when the first table holds `shard_bytes` of text.
+    """Write co-partitioned tables; a new set of shards begins when the first table holds `shard_bytes` of content.
 
-    Shards are named PREFIX-000, PREFIX-001, …; every table gets each of them, empty or not. A shard also ends when a
-    batch of it would grow beyond MAX_BATCH_BYTES, so that memory stays bounded where records differ wildly in size.
+    Content is what `content_column` of the first table holds: the text of a document, the bytes of an image. Shards are
+    named PREFIX-000, PREFIX-001, …; every table gets each of them, empty or not. A shard also ends when a batch of it
+    would grow beyond MAX_BATCH_BYTES, so that memory stays bounded where records differ wildly in size.
     """
 
     def __init__(
-        self, root: str, prefix: str, tables: dict[str, pa.Schema], shard_bytes: int, compression: str | None = None
+        self,
+        root: str,
+        prefix: str,
+        tables: dict[str, pa.Schema],
+        shard_bytes: int,
+        compression: str | None = None,
+        content_column: str = "text",
     ) -> None:
         self._root, self._prefix, self._tables = root, prefix, tables
-        self._shard_bytes, self._compression = shard_bytes, compression
+        self._shard_bytes, self._compression, self._content_column = shard_bytes, compression, content_column
         self._stack, self._writers = ExitStack(), dict[str, ShardWriter]()
         self.part = -1
         self.done: list[tuple[str, tuple[Shard, ...]]] = []
@@ -36,9 +43,8 @@ class RollingWriter:
         self.part += 1
         for i, (table, schema) in enumerate(self._tables.items()):
             path = shard_path(table, self.key)
-            writer = ShardWriter(
-                self._root, path, schema, compression=self._compression, text_column=None if i else "text"
-            )
+            content = None if i else self._content_column
+            writer = ShardWriter(self._root, path, schema, compression=self._compression, text_column=content)
             self._writers[table] = self._stack.enter_context(writer)
 
     @property

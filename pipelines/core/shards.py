@@ -219,6 +219,9 @@ class ShardWriter:
 
 
 def _content_bytes(column: pa.Array) -> int:
+    """Count the bytes of a text column, or of the images in a struct column: those of its child `bytes`."""
+    if pa.types.is_struct(column.type):
+        column = column.field("bytes")
     if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         offsets = np.frombuffer(column.buffers()[1], np.int32)
         return int(offsets[column.offset + len(column)] - offsets[column.offset]) if len(column) else 0

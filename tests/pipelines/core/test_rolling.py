@@ -41,6 +41,20 @@ def test_a_set_of_shards_ends_at_the_text_bytes_and_every_table_gets_each_key(tm
     ]
 
 
+def test_images_roll_by_their_bytes(tmp_path: Path) -> None:
+    rows = [
+        {"id": i.to_bytes(16, "big"), "image": {"bytes": b"x" * 25, "path": "a name that does not count"}}
+        for i in range(9)
+    ]
+    kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+    images = pa.RecordBatch.from_pylist(rows, pa.schema([pa.field("id", pa.binary(16), False), ("image", kind)]))
+    tables = {"images": images.schema}
+    with RollingWriter(str(tmp_path), "s-00000", tables, 100, content_column="image") as writer:
+        for start in (0, 3, 6):
+            writer.write({"images": images.slice(start, 3)})  # a slice: its parent's bytes do not count
+    assert [(shards[0].rows, shards[0].text_bytes) for _, shards in writer.done] == [(6, 150), (3, 75)]
+
+
 def test_a_task_without_records_writes_one_empty_set(tmp_path: Path) -> None:
     with RollingWriter(str(tmp_path), "s-00000", TABLES, 100) as writer:
         pass
