@@ -1,0 +1,1 @@
+"""Images: decoding, resizing, thumbnails, signals and hashes, in pure functions."""

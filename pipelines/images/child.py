@@ -1,0 +1,138 @@
+"""The process in which images are decoded: what runs in it, and how it talks with `sandbox`.
+
+It imports this package and Pillow alone, whatever the program is that started it. Its limits are the kernel's: of CPU
+time (a timer that kills), of memory (address space), and of life (it is killed where its parent is gone).
+
+What it reads comes from its parent, what it writes may come from hostile code that took it over: answers are JSON and
+bytes, never pickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from pipelines.images.config import ImageConfig, Processed, Refused
+
+NO_MEMORY = 77  # exit status: not even the bytes of the images fit
+READY = b"ready"
+HEAD = struct.Struct("<II")  # of an answer: bytes of JSON, and bytes that follow it
+_COUNT, _LENGTH = struct.Struct("<I"), struct.Struct("<Q")
+
+
+def command() -> list[str]:
+    """The command that starts a child which imports from where this process does, and runs no main module again."""
+    program = "import sys; sys.path[:] = sys.argv[1:]; from pipelines.images.child import main; main()"
+    return [sys.executable, "-I", "-c", program, *(path or str(Path.cwd()) for path in sys.path)]
+
+
+def write_task(out: IO[bytes], images: Sequence[bytes]) -> None:
+    """Send images to a child."""
+    out.write(_COUNT.pack(len(images)) + b"".join(_LENGTH.pack(len(image)) for image in images))
+    for image in images:
+        out.write(image)
+    out.flush()
+
+
+def write_setup(out: IO[bytes], function: str, config: ImageConfig) -> None:
+    """Send a child what to run, 'module:function', and its settings."""
+    payload = pickle.dumps((function, config))
+    out.write(_LENGTH.pack(len(payload)) + payload)
+    out.flush()
+
+
+def pack(answer: Processed | Refused) -> bytes:
+    """Make the bytes of an answer."""
+    if isinstance(answer, Refused):
+        small, blobs = json.dumps(answer), b""
+    else:
+        small, blobs = json.dumps([len(answer.data), *answer[1:-2]]), answer.data + answer.pixel_hash + answer.thumbnail
+    return HEAD.pack(len(small.encode()), len(blobs)) + small.encode() + blobs
+
+
+def unpack(small: bytes, blobs: bytes) -> Processed | Refused:
+    """Make an answer of its bytes."""
+    fields = json.loads(small)
+    if len(fields) == len(Refused._fields):
+        return Refused(*fields)
+    end = fields[0]
+    return Processed(blobs[:end], *fields[1:], blobs[end : end + 16], blobs[end + 16 :])
+
+
+def main() -> None:
+    """Read settings, then images, from standard input; write answers to standard output; end where the input ends."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a blocked signal stays blocked in a child, and ours must kill
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the parent, which ends us
+    source, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    function, config = pickle.loads(_exactly(source, _LENGTH.unpack(_exactly(source, _LENGTH.size))[0]))
+    module, _, name = function.partition(":")
+    run = getattr(importlib.import_module(module), name)
+    out.write(READY)
+    out.flush()
+    nothing = os.open(os.devnull, os.O_RDWR)  # decoders print warnings: not among answers, nor into the parent's log
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    resource.setrlimit(resource.RLIMIT_AS, (config.memory, config.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            _serve(_read_task(source), out, source.fileno(), run, config)
+
+
+def _exactly(source: IO[bytes], count: int) -> bytes:
+    data = source.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+def _read_task(source: IO[bytes]) -> list[bytes]:
+    try:
+        (count,) = _COUNT.unpack(_exactly(source, _COUNT.size))
+        lengths = [_LENGTH.unpack(_exactly(source, _LENGTH.size))[0] for _ in range(count)]
+        return [_exactly(source, length) for length in lengths]
+    except MemoryError:
+        os._exit(NO_MEMORY)
+
+
+def _serve(
+    images: list[bytes],
+    out: IO[bytes],
+    lifeline: int,
+    run: Callable[[bytes, ImageConfig], Processed | Refused],
+    config: ImageConfig,
+) -> None:
+    with _die_with(lifeline):
+        for image in images:
+            signal.setitimer(signal.ITIMER_PROF, config.seconds)  # CPU time, so that a busy machine refuses no more
+            answer = pack(run(image, config))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            out.write(answer)
+            out.flush()
+
+
+@contextlib.contextmanager
+def _die_with(descriptor: int) -> Iterator[None]:
+    """Let the kernel kill this process where the other end of a pipe is closed, even in the midst of a decoder.
+
+    Nothing is written to the pipe meanwhile, so whatever happens there is its end: SIGIO, which kills by default.
+    (PR_SET_PDEATHSIG would kill as soon as the thread ends that started us.)
+    """
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)

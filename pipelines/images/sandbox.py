@@ -1,0 +1,209 @@
+"""Process images in child processes, so that a decoder that crashes, hangs or eats memory costs one image.
+
+Results do not depend on how images are chunked: an image at which a child died is tried once more, alone, in a new
+child, and so is one for which memory did not suffice; only what that says counts.
+
+Why not `pebble` or `multiprocessing`: both import the main module of the parent again in every child (here Beam, torch
+and what else the stage needs), count time by the clock and per chunk, and read pickles from the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import queue
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from pipelines.images import child
+from pipelines.images.config import ImageConfig, Processed, Refused
+
+PROCESS = "pipelines.images.process:process"
+_MOST_IMAGES, _MOST_BYTES = 64, 8 << 20  # of one message to a child
+_START_SECONDS = 120.0  # on a busy machine, from a network's file system
+_PATIENCE = 20.0  # by the clock, of `seconds`: only for what does not use the processor at all
+_END_SECONDS = 5.0
+
+
+@functools.lru_cache(maxsize=1)
+def sandbox(config: ImageConfig) -> Sandbox:
+    """The sandbox of this process: as many children as threads call it at once, at most one a core."""
+    return Sandbox(config, os.cpu_count() or 1)
+
+
+class SandboxError(RuntimeError):
+    """A child process could not be started; the message holds the end of what it printed."""
+
+
+class Sandbox:
+    """A few child processes that run `process`; threads may share one.
+
+    children: how many calls may be at work at a time; each starts when it is first needed. function: what to run in
+    them, 'module:function' with the signature of `process.process`.
+    """
+
+    def __init__(self, config: ImageConfig, children: int = 1, function: str = PROCESS) -> None:
+        """Start nothing yet. ValueError where there would be no child."""
+        if children < 1:
+            raise ValueError(f"children is at least 1; got {children}")
+        self._config, self._function = config, function
+        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        self._children = children
+        for _ in range(children):
+            self._idle.put(None)
+
+    def __enter__(self) -> Sandbox:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the children."""
+        self.close()
+
+    def close(self) -> None:
+        """End the children that are idle; it may be used again."""
+        held = [self._idle.get() for _ in range(self._children)]
+        for one in held:
+            if one is not None:
+                one.end()
+            self._idle.put(None)
+
+    def process(self, images: Sequence[bytes]) -> list[Processed | Refused]:
+        """Process images, one result each, in their order. Waits while all children are at work.
+
+        Raises SandboxError where no child can be started.
+        """
+        results: list[Processed | Refused] = []
+        held = self._idle.get()
+        try:
+            while len(results) < len(images):
+                held = held or _Child(self._config, self._function)
+                for answer in held.ask(_chunk(images, len(results))):
+                    results.append(answer)
+                if held.broken:
+                    held.end()
+                    verdict, held = held.verdict(), None
+                    late = verdict.reason == "decode_timeout"  # that would be no other the second time
+                    results.append(verdict if late else self._alone(images[len(results)]))
+        except BaseException:
+            if held is not None:
+                held.end()  # its answers are of no use to the next call
+                held = None
+            raise
+        finally:
+            self._idle.put(held)
+        return results
+
+    def _alone(self, image: bytes) -> Processed | Refused:
+        fresh = _Child(self._config, self._function)
+        try:
+            return next(fresh.ask([image]), None) or fresh.verdict()
+        finally:
+            fresh.end()
+
+
+def _chunk(images: Sequence[bytes], start: int) -> Sequence[bytes]:
+    end, size = start, 0
+    while end < len(images) and end - start < _MOST_IMAGES and (end == start or size + len(images[end]) <= _MOST_BYTES):
+        size += len(images[end])
+        end += 1
+    return images[start:end]
+
+
+class _Child:
+    """A child process. broken: it died, was killed, or should be replaced; it answered nothing to the last question."""
+
+    def __init__(self, config: ImageConfig, function: str) -> None:
+        self.broken, self._late, self._fresh = False, False, True
+        self._patience = _PATIENCE * config.seconds
+        with tempfile.TemporaryFile() as errors:
+            self._process = subprocess.Popen(
+                child.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # threads of NumPy's would count as memory
+            )
+            assert self._process.stdin is not None and self._process.stdout is not None
+            self._to, self._from = self._process.stdin, self._process.stdout
+            with contextlib.suppress(BrokenPipeError):
+                child.write_setup(self._to, function, config)
+            if self._read(len(child.READY), _START_SECONDS) != child.READY:
+                self.end()
+                errors.seek(max(errors.seek(0, os.SEEK_END) - 2000, 0))
+                tail = errors.read().decode(errors="replace").strip()
+                raise SandboxError(f"cannot start a process to decode images: {tail or self.verdict().detail}")
+
+    def ask(self, images: Sequence[bytes]) -> Iterator[Processed | Refused]:
+        """Yield the answers; fewer than there are images where it broke, at the first one that has none."""
+        try:
+            child.write_task(self._to, images)
+        except BrokenPipeError:
+            self.broken = True
+            return
+        for _ in images:
+            answer = self._answer()
+            if answer is None or (answer[0] == "out_of_memory" and not self._fresh):
+                self.broken = True
+                return
+            self._fresh = False
+            yield answer
+
+    def _answer(self) -> Processed | Refused | None:
+        head = self._read(child.HEAD.size, self._patience)
+        if head is None:
+            return None
+        lengths = child.HEAD.unpack(head)
+        parts = [self._read(length, self._patience) for length in lengths]
+        if parts[0] is None or parts[1] is None:
+            return None
+        return child.unpack(parts[0], parts[1])
+
+    def _read(self, count: int, seconds: float) -> bytes | None:
+        """Read exactly so many bytes; None where the child ended or the time did."""
+        poller = select.poll()
+        poller.register(self._from, select.POLLIN)
+        deadline, parts = time.monotonic() + seconds, bytearray()
+        while len(parts) < count:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                self._late = True
+                return None
+            part = os.read(self._from.fileno(), count - len(parts))
+            if not part:
+                return None
+            parts += part
+        return bytes(parts)
+
+    def verdict(self) -> Refused:
+        """What killed it."""
+        if self._late:
+            self._process.kill()
+        code = self._process.wait()
+        if self._late or code in (-signal.SIGPROF, -signal.SIGXCPU):
+            return Refused("decode_timeout", "the decoder took longer than the setting `seconds` allows")
+        if code == child.NO_MEMORY:
+            return Refused("out_of_memory", "not even the encoded image fits into the setting `memory`")
+        died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return Refused("decoder_crash", f"the decoder's process ended with {died}")
+
+    def end(self) -> None:
+        """End it, and wait for that."""
+        with contextlib.suppress(BrokenPipeError):
+            self._to.close()
+        if self.broken:
+            self._process.kill()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._from.close()

@@ -1,0 +1,42 @@
+"""What duplicates are found by: a hash of the pixels, and a small grey copy; neither depends on the output."""
+
+from __future__ import annotations
+
+import xxhash
+from PIL import Image
+
+from pipelines.images.config import THUMBNAIL_SIDE
+
+# JPEGs are decoded for the thumbnail by 1/2, 1/4 or 1/8 where both sides then still have this many pixels. A fixed
+# number: thumbnails of one image must be the same whatever size the output has.
+LEAST = (512, 512)
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """Squeeze an upright L or RGB image into 64 × 64 grey values: averages over its areas, then ITU-R 601-2 luma."""
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return image.resize(size, Image.Resampling.BOX, None, 2.0).convert("L").tobytes()
+
+
+def pixel_hash(image: Image.Image) -> bytes:
+    """Hash the pixels of an upright image: xxh3-128, big-endian, of "{width}×{height}" in UTF-8 and its RGB bytes.
+
+    The bytes are row by row, red, green and blue of each pixel; grey counts as three equal ones.
+    """
+    return _hash(image.size, (image if image.mode == "RGB" else image.convert("RGB")).tobytes())
+
+
+def stream_hash(upright: tuple[int, int], orientation: int, stream: bytes) -> bytes:
+    """Hash a large JPEG, of which not all pixels are decoded: as `pixel_hash`, of "jpeg", orientation and the stream.
+
+    The stream has no metadata, so equal hashes mean equal pixels here too; only, the same pixels in another format, or
+    losslessly compressed anew, have another hash.
+    """
+    return _hash(upright, b"jpeg%d" % orientation, stream)
+
+
+def _hash(size: tuple[int, int], *parts: bytes) -> bytes:
+    digest = xxhash.xxh3_128("{}×{}".format(*size).encode())
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
