@@ -1,6 +1,7 @@
-"""Read raw files into document shards: ids, content hashes, metadata; what cannot be read becomes a ledger row.
+"""Read raw files into shards of documents or images: ids, content hashes, metadata; what cannot be read: the ledger.
 
 python -m pipelines.ingest --input 'raw/*.jsonl.zst' --source wiki --id-field id --output data/ingest/wiki
+python -m pipelines.ingest --images --input photos.tar --source photos --output data/ingest/photos
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -27,10 +29,14 @@ from pipelines.core.runners import RunOptions
 from pipelines.core.shards import read_batches, read_table, write_shard
 from pipelines.core.stage import Report, StageRun, begin, check_rejected
 from pipelines.core.summary import print_summary
-from pipelines.readers.base import ReadConfig
+from pipelines.readers import documents, images
+from pipelines.readers.base import IMAGES, TEXT, ReadConfig
+from pipelines.readers.batches import Batches
 from pipelines.readers.discover import KEYED, ReadTask, find_files, plan
-from pipelines.readers.documents import read_task
+from schemas.base import Record
 from schemas.document import DOCUMENT, ID
+from schemas.image import IMAGE
+from schemas.image import IMAGES as IMAGE_TABLE
 from schemas.ledger import LEDGER, REJECTED
 from schemas.manifest import Books
 
@@ -51,8 +57,8 @@ _RANGE_BYTES = 64 << 20  # of ids in one group of the shuffle
 class IngestConfig:
     """How raw files become shards.
 
-    shard_bytes: text bytes at which a shard ends. max_rejected: share of a source's records that may be dead letters
-    before the run fails; rejected_floor: so many may be, whatever their share.
+    shard_bytes: bytes of text or of images at which a shard ends. max_rejected: share of a source's records that may be
+    dead letters before the run fails; rejected_floor: so many may be, whatever their share.
     """
 
     read: ReadConfig = field(default_factory=ReadConfig)
@@ -80,22 +86,38 @@ class Corpus:
         return f"{plain}-{task:05d}"
 
 
-# --- read: files → documents, ledger ----------------------------------------------------------------------------------
+class Kind(NamedTuple):
+    """What becomes of a kind of corpus: its table, the records and the column of their content, and who reads it."""
+
+    table: str
+    record: Record
+    content: str
+    read_task: Callable[[ReadTask, str, ReadConfig], Iterator[Batches]]
+
+
+KINDS = {
+    TEXT: Kind(DOCUMENTS, DOCUMENT, "text", documents.read_task),
+    IMAGES: Kind(IMAGE_TABLE, IMAGE, "image", images.read_task),
+}
+
+
+# --- read: files → records, ledger ------------------------------------------------------------------------------------
 
 
 def ingest_task(task: ReadTask, corpus: Corpus, root: str, config: IngestConfig, ranges: int) -> Iterator[Keyed]:
     """Write the shards of one task; yield a report per shard, and the ids by hash range where they can repeat."""
-    tables = {DOCUMENTS: DOCUMENT.schema, LEDGER_TABLE: LEDGER.schema}
+    kind, prefix = KINDS[config.read.kind], corpus.prefix(task.index)
+    tables = {kind.table: kind.record.schema, LEDGER_TABLE: LEDGER.schema}
     books: dict[str, list[dict[str, Books]]] = {}
-    with RollingWriter(root, corpus.prefix(task.index), tables, config.shard_bytes, config.compression) as writer:
-        for documents, dead in read_task(task, corpus.source, config.read):
-            writer.write({DOCUMENTS: documents, LEDGER_TABLE: dead})
-            start = writer.rows - len(documents)
-            counts = {corpus.source: len(documents) + len(dead)}
+    with RollingWriter(root, prefix, tables, config.shard_bytes, config.compression, kind.content) as writer:
+        for records, dead in kind.read_task(task, corpus.source, config.read):
+            writer.write({kind.table: records, LEDGER_TABLE: dead})
+            start = writer.rows - len(records)
+            counts = {corpus.source: len(records) + len(dead)}
             books.setdefault(writer.key, []).append(ledger.count(counts, [dead]))
-            if ranges and len(documents):
-                yield from _positions(documents.column("id"), task.index, writer.part, start, ranges)
-            progress.advance(len(documents), documents.column("text").nbytes)
+            if ranges and len(records):
+                yield from _positions(records.column("id"), task.index, writer.part, start, ranges)
+            progress.advance(len(records), records.column(kind.content).nbytes)
     for key, shards in writer.done:
         yield report_element(Report(key, shards, ledger.add(books.get(key, []))))
 
@@ -150,11 +172,11 @@ def build(
 def drop_repeats(item: tuple[str, tuple[int, ...]], root: str, config: IngestConfig) -> Report:
     """Write one shard again, as KEY-u, without the rows whose id an earlier record has; they go to its ledger."""
     key, rows = item
-    new = f"{key}-u"
-    documents = read_table(files.join(root, shard_path(DOCUMENTS, key)))
-    gone = np.zeros(len(documents), bool)
+    kind, new = KINDS[config.read.kind], f"{key}-u"
+    records = read_table(files.join(root, shard_path(kind.table, key)))
+    gone = np.zeros(len(records), bool)
     gone[list(rows)] = True
-    repeats = documents.filter(pa.array(gone)).combine_chunks()
+    repeats = records.select(["id", "source", "locator", "path"]).filter(pa.array(gone)).combine_chunks()
     named = zip(repeats["path"].to_pylist(), repeats["locator"].to_pylist(), strict=True)
     places = [f"{path}#{locator}" for path, locator in named]
     columns = {
@@ -172,10 +194,10 @@ def drop_repeats(item: tuple[str, tuple[int, ...]], root: str, config: IngestCon
     }
     dead = ledger.rows(columns, len(repeats))
     old = list(read_batches(files.join(root, shard_path(LEDGER_TABLE, key))))
-    kept = documents.filter(pa.array(~gone)).to_batches()
+    kept = records.filter(pa.array(~gone)).to_batches()
     options = {"compression": config.compression}
     shards = (
-        write_shard(root, shard_path(DOCUMENTS, new), DOCUMENT.schema, kept, text_column="text", **options),
+        write_shard(root, shard_path(kind.table, new), kind.record.schema, kept, text_column=kind.content, **options),
         write_shard(root, shard_path(LEDGER_TABLE, new), LEDGER.schema, [*old, dead], **options),
     )
     return Report(key, shards, ledger.count({}, [dead]))
@@ -219,7 +241,9 @@ def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, o
         reports = stage.pipeline("read", lambda p: build(p, tasks, corpus, stage.root, stage.scratch("ids"), config))
         reports = _settle_repeats(stage, reports, corpus, config)
         check_rejected(ledger.add(report.books for report in reports), config.max_rejected, config.rejected_floor)
-        stage.commit(reports, kept_tables=[DOCUMENTS], facts={"source": source, "files": len(found.files)})
+        stage.commit(
+            reports, kept_tables=[KINDS[config.read.kind].table], facts={"source": source, "files": len(found.files)}
+        )
     notes = [f"{len(found.files):,} files read"]
     if found.skipped:
         notes.append(f"{len(found.skipped):,} files passed over, for instance {files.redact(found.skipped[0])}")
@@ -238,17 +262,40 @@ def refuse_overlap(paths: Sequence[str], output: str) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, metavar="NAME", help="name of the corpus; part of every record's id")
+    parser.add_argument("--images", action="store_true", help="the corpus is of images (default: of text)")
     parser.add_argument("--text-field", metavar="NAME", help="field that holds the text (default: text)")
     parser.add_argument("--id-field", metavar="NAME", help="field that holds the record's own id or URL, if it has one")
+    parser.add_argument("--label-field", metavar="NAME", help="of images: field that holds the class; '' is none")
+    parser.add_argument("--caption-field", metavar="NAME", help="of images: field that holds the caption; '' is none")
+
+
+def read_config(args: argparse.Namespace, read: ReadConfig) -> ReadConfig:
+    """Apply the command line to the configuration. ConfigError for an option of the other kind of corpus."""
+    if args.images:
+        read = replace(read, kind=IMAGES)
+    of_images = {"label_field": args.label_field, "caption_field": args.caption_field}
+    given = {name: value for name, value in of_images.items() if value is not None}
+    if given and read.kind != IMAGES:
+        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is of images; add --images")
+    if args.text_field is not None:
+        if read.kind != TEXT:
+            raise ConfigError("--text-field is of text; name a caption's field by --caption-field")
+        read = replace(read, text_field=args.text_field)
+    if args.id_field is not None:  # an empty name: records have none, whatever the configuration says
+        read = replace(read, id_field=args.id_field or None)
+    return replace(read, images=replace(read.images, **given))
 
 
 COMMAND = StageCommand(
     STAGE,
     """
-    Read raw files into document shards.
+    Read raw files into shards of documents, or with --images of images.
     Reads JSON Lines (plain, gz, zst, bz2, xz), Parquet, CSV/TSV, trees of text, Markdown and HTML, web archives (WARC,
     ARC, WET), Wikipedia dumps, and directories that Hugging Face save_to_disk or Gristmill wrote. Every field but the
-    text and the id is kept as metadata. docs/reading.md says what becomes of every record.
+    text and the id is kept as metadata.
+    Reads images from folders, tar archives (WebDataset too), Parquet, Arrow and save_to_disk directories with bytes,
+    CSV and JSON Lines that list files, and IDX. Their bytes are kept as they are.
+    docs/reading.md says what becomes of every record.
     """,
     IngestConfig,
     add_arguments=_arguments,
@@ -259,12 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
 
     def body(args: argparse.Namespace, config: IngestConfig, options: RunOptions) -> None:
-        read = config.read
-        if args.text_field is not None:
-            read = replace(read, text_field=args.text_field)
-        if args.id_field is not None:  # an empty name: records have none, whatever the configuration says
-            read = replace(read, id_field=args.id_field or None)
-        run(args.input, args.output, args.source, replace(config, read=read), options)
+        settings = replace(config, read=read_config(args, config.read))
+        run(args.input, args.output, args.source, settings, options)
 
     return COMMAND.main(argv, body)
 

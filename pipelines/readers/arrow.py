@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.readers.base import Document, InputFile, Item, ReadConfig, ReadError, Reject, reject
 
 ROWS = 1024  # rows that are Python objects at one time
-_AS_BYTES = {
+AS_BYTES = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
     pa.string_view(): pa.binary_view(),
@@ -73,6 +73,19 @@ class Source:
         return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
+Rows = Callable[[pa.RecordBatch, int], Iterator[Item]]
+"""From a batch and the number of its first row in the file to the records of the batch."""
+
+OpenRows = Callable[[pa.Schema, InputFile, ReadConfig], Rows]
+"""From a file's schema to how its rows are read; raises ReadError where the configuration does not fit it."""
+
+
+def documents(schema: pa.Schema, file: InputFile, config: ReadConfig) -> Rows:
+    """Read rows as documents; see `items`. Raises ReadError; see `check_columns`."""
+    check_columns(schema, file, config)
+    return lambda batch, position: items(batch, position, config)
+
+
 def check_columns(schema: pa.Schema, file: InputFile, config: ReadConfig) -> None:
     """Raise ReadError where the schema lacks a column that the configuration names, or holds another type there."""
     shown = ", ".join(f"{field.name} ({field.type})" for field in schema)[:400]
@@ -84,24 +97,24 @@ def check_columns(schema: pa.Schema, file: InputFile, config: ReadConfig) -> Non
             raise ReadError(f"{file.relative}: {found} {name!r} for the {what}; the file holds {shown}")
         type_ = schema.field(name).type
         kind = type_.value_type if pa.types.is_dictionary(type_) else type_
-        allowed = kind in _AS_BYTES or kind in _AS_BYTES.values() or pa.types.is_null(kind)
+        allowed = kind in AS_BYTES or kind in AS_BYTES.values() or pa.types.is_null(kind)
         if not allowed and not (what == "id" and pa.types.is_integer(kind)):
             raise ReadError(f"{file.relative}: column {name!r} for the {what} is {type_}, not text")
     if len(set(schema.names)) != len(schema.names):
         raise ReadError(f"{file.relative}: two columns have the same name; the file holds {shown}")
 
 
-def each_item(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[Item]:
-    """Yield what `items` yields; where it fails, find the rows that it fails on: they are Rejects 'unreadable_rows'."""
+def each_item(batch: pa.RecordBatch, position: int, rows: Rows) -> Iterator[Item]:
+    """Yield what `rows` yields; where it fails, find the rows that it fails on: they are Rejects 'unreadable_rows'."""
     try:
-        found = list(items(batch, position, config))
+        found = list(rows(batch, position))
     except (pa.ArrowException, OverflowError, ValueError) as error:
         if batch.num_rows <= 1:
             yield Reject(position, "unreadable_rows", (str(error).splitlines() or [type(error).__name__])[0][:160])
             return
         half = batch.num_rows // 2
-        yield from each_item(batch.slice(0, half), position, config)
-        yield from each_item(batch.slice(half), position + half, config)
+        yield from each_item(batch.slice(0, half), position, rows)
+        yield from each_item(batch.slice(half), position + half, rows)
         return
     yield from found
 
@@ -115,14 +128,14 @@ def items(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[
     maps lists of pairs. Rejected: 'missing_text', 'invalid_utf8', 'text_too_long', 'missing_id', 'invalid_metadata'.
     Raises pa.ArrowInvalid where the batch's buffers contradict each other.
     """
-    columns = {name: _plain(_unchecked(batch.column(i))) for i, name in enumerate(batch.schema.names)}
+    columns = {name: plain(unchecked(batch.column(i))) for i, name in enumerate(batch.schema.names)}
     for name in {config.text_field, config.id_field} & columns.keys():
         columns[name] = _as_bytes(columns[name])  # a dictionary's strings; others are bytes by now
     for start in range(0, batch.num_rows, ROWS):
         values = {name: column.slice(start, ROWS).to_pylist() for name, column in columns.items()}
         texts = values.pop(config.text_field)
         keys = values.pop(config.id_field) if config.id_field is not None else None
-        strings = [name for name in values if batch.schema.field(name).type in _AS_BYTES]
+        strings = [name for name in values if batch.schema.field(name).type in AS_BYTES]
         for i, text in enumerate(texts):
             other = {name: column[i] for name, column in values.items()}
             yield _item(position + start + i, text, keys and (keys[i],), other, strings, config)
@@ -149,7 +162,7 @@ def _item(
     if key is not None and not own:
         return reject(position, "missing_id", f"column {config.id_field!r} is null or empty", text)
     try:
-        metadata = orjson.dumps(other, default=_to_json, option=orjson.OPT_SORT_KEYS) if other else None
+        metadata = orjson.dumps(other, default=to_json, option=orjson.OPT_SORT_KEYS) if other else None
     except orjson.JSONEncodeError as error:
         return reject(position, "invalid_metadata", f"its other columns cannot be written as JSON: {error}", text)
     return Document(decoded, own, metadata)
@@ -165,7 +178,7 @@ def _key(value: Any) -> str:
     return _decode(value) if isinstance(value, bytes) else str(value)
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, timedelta):
@@ -177,7 +190,7 @@ def _to_json(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def _unchecked(column: pa.Array) -> pa.Array:
+def unchecked(column: pa.Array) -> pa.Array:
     """Fully validate a column; text as bytes, so that one bad character costs one row and not the batch."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -187,10 +200,10 @@ def _unchecked(column: pa.Array) -> pa.Array:
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
-    return column.cast(_AS_BYTES[column.type]) if column.type in _AS_BYTES else column
+    return column.cast(AS_BYTES[column.type]) if column.type in AS_BYTES else column
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def plain(column: pa.Array) -> pa.Array:
     """Cast what Python has no exact and always available value for, and dictionaries to their values."""
     target = _plain_type(column.type)
     return column if target.equals(column.type) else column.cast(target, safe=False)

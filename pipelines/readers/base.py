@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import xxhash
@@ -10,6 +10,7 @@ import xxhash
 from schemas.ledger import REJECTED
 
 MIB = 1 << 20
+TEXT, IMAGES = "text", "images"  # the kinds of corpora
 
 
 class ReadError(ValueError):
@@ -28,11 +29,40 @@ class CorruptFile(Exception):
 
 
 @dataclass(frozen=True)
+class ImageReadConfig:
+    """How images are found and read, and where their labels and captions come from. None tries the usual names.
+
+    image_field: the column that holds the images; of tar archives the one extension that is taken, such as `jpg`.
+    label_field, caption_field, file_field: of tables, lists and the JSON of archives: the fields that hold the name or
+    number of the class, the caption, and (of lists) the path of the image; '' is no field.
+    label_from: where nothing else gives a label: 'parent', the folder that the image lies in; 'top', the first folder
+    below the input or in the archive; 'none'. Images that lie in no folder have none.
+    class_names: names of the classes by number, from 0, for labels that are numbers.
+    """
+
+    image_field: str | None = None
+    label_field: str | None = None
+    caption_field: str | None = None
+    file_field: str | None = None
+    label_from: str = "parent"
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.label_from not in ("parent", "top", "none"):
+            raise ReadError(f"images.label_from is {self.label_from!r}; it must be 'parent', 'top' or 'none'")
+        if self.image_field == "" or self.file_field == "":
+            raise ReadError("images.image_field and images.file_field cannot be empty; null tries the usual names")
+        named = [name for name in (self.image_field, self.label_field, self.caption_field, self.file_field) if name]
+        if len(set(named)) < len(named):
+            raise ReadError(f"one field of images is named twice: {', '.join(named)}")
+
+
+@dataclass(frozen=True)
 class ReadConfig:
     """How records are found and read.
 
-    text_field: the field or column that holds the text. id_field: the one that holds the record's own id or URL;
-    without it a record is known by its file, its content and the occurrence of that content.
+    kind: 'text' or 'images'. text_field: the field or column that holds the text. id_field: the one that holds the
+    record's own id or URL; without it a record is known by its file, its content and the occurrence of that content.
     max_record_bytes: a longer line, row or file is rejected. batch_bytes: about the bytes of a batch that is yielded.
     task_bytes: small files are read together up to this size; with id_field, larger plain JSON Lines are cut to it.
     delimiter: of CSV files (TSV files always use a tab). on_unknown: 'error' or 'skip' for suffixes no reader knows.
@@ -45,6 +75,7 @@ class ReadConfig:
     wiki_redirects: pages of a Wikipedia dump that only lead to another page are documents too.
     """
 
+    kind: str = TEXT
     text_field: str = "text"
     id_field: str | None = None
     max_record_bytes: int = 64 * MIB
@@ -60,8 +91,11 @@ class ReadConfig:
     http_any_status: bool = False
     warc_digests: bool = True
     wiki_redirects: bool = False
+    images: ImageReadConfig = field(default_factory=ImageReadConfig)
 
     def __post_init__(self) -> None:
+        if self.kind not in (TEXT, IMAGES):
+            raise ReadError(f"kind is {self.kind!r}; it must be {TEXT!r} or {IMAGES!r}")
         if not self.text_field:
             raise ReadError("text_field is empty; it names the field that holds the text")
         if self.id_field == self.text_field:
@@ -81,12 +115,29 @@ class ReadConfig:
             raise ReadError(f"zstd_window_log is {self.zstd_window_log}; it must lie between 10 and 31")
 
 
+class Listed(NamedTuple):
+    """What a list of images says of one of them.
+
+    where: list and row, for a person. folder: the list's, which the image must lie in. number: how often lists have
+    named this image before. key: its own id, where id_field names one. metadata: as of an Image.
+    """
+
+    where: str
+    folder: str
+    number: int
+    key: str | None
+    label: str | None
+    caption: str | None
+    metadata: bytes | None
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One file, or a byte range of one: the lines that begin at or after `start` and before `end` (None: to the end).
 
     relative: the path below the source's root, with '/', which is all that records know of it.
-    size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain', 'arrow', 'html', 'warc' or 'wikidump'.
+    size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain', 'arrow', 'html', 'warc' or 'wikidump'; of
+    images 'image', 'tar', 'parquet', 'arrow', 'list' or 'idx'. listed: of an image that a list names.
     """
 
     path: str
@@ -95,6 +146,7 @@ class InputFile:
     format: str
     start: int = 0
     end: int | None = None
+    listed: Listed | None = None
 
 
 class Document(NamedTuple):
@@ -105,6 +157,20 @@ class Document(NamedTuple):
 
     text: str
     key: str | None
+    metadata: bytes | None
+
+
+class Image(NamedTuple):
+    """One image. data: the encoded bytes as they are, which nobody has looked at. name: its own file name.
+
+    key: as of a Document, and where the file holds many images under names or numbers of their own (archives, IDX).
+    """
+
+    data: bytes
+    name: str
+    key: str | None
+    label: str | None
+    caption: str | None
     metadata: bytes | None
 
 
@@ -123,7 +189,7 @@ class Reject(NamedTuple):
     action: str = REJECTED
 
 
-Item = Document | Reject
+Item = Document | Image | Reject
 
 
 def reject(position: int, reason: str, detail: str, raw: bytes) -> Reject:

@@ -48,7 +48,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     csv.field_size_limit(config.max_record_bytes)
     rows = csv.reader(
         _TextLines(read_lines(file, config)),
-        delimiter="\t" if _is_tsv(file.path) else config.delimiter,
+        delimiter="\t" if is_tsv(file.path) else config.delimiter,
         quotechar=config.quotechar,
         strict=True,
     )
@@ -79,7 +79,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
         position += 1
 
 
-def _is_tsv(path: str) -> bool:
+def is_tsv(path: str) -> bool:
     name = path.lower()
     if suffix_codec(name):
         name = name[: name.rfind(".")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.core import files
-from pipelines.readers import hf
-from pipelines.readers.base import InputFile, ReadConfig, ReadError
+from pipelines.readers import hf, lists
+from pipelines.readers.base import IMAGES, TEXT, InputFile, ReadConfig, ReadError
 from pipelines.readers.decompress import IN_BYTES, sniff, suffix_codec
 from pipelines.readers.lines import other_encoding
 from schemas import manifest
@@ -24,9 +25,22 @@ FORMATS = {
     "warc": (".warc", ".wet", ".arc"),
     "wikidump": (".xml",),
 }
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_FORMATS = {
+    "image": IMAGE_SUFFIXES,
+    "tar": (".tar", ".tgz", ".tbz2", ".txz"),
+    "parquet": FORMATS["parquet"],
+    "arrow": FORMATS["arrow"],
+    "list": (".jsonl", ".ndjson", ".jsonlines", ".csv", ".tsv", ".tab"),
+}
 KEYED = ("warc", "wikidump")  # formats whose records have ids of their own
-_SUFFIXES = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
-_COMPRESSIBLE = ("jsonl", "delimited", "plain", "html", "warc", "wikidump")
+_SUFFIXES = {
+    kind: {suffix: name for name, suffixes in formats.items() for suffix in suffixes}
+    for kind, formats in ((TEXT, FORMATS), (IMAGES, IMAGE_FORMATS))
+}
+_COMPRESSIBLE = ("jsonl", "delimited", "plain", "html", "warc", "wikidump", "tar", "list")
+_COMPRESSED = {TEXT: "text formats", IMAGES: "tar, lists and IDX"}
+_IDX = re.compile(r"[.-]idx([13])-ubyte$")  # MNIST's names: train-images-idx3-ubyte.gz, train-images.idx3-ubyte
 _NOT_DATA = ("_meta", "_SUCCESS", "_temporary")
 
 
@@ -57,14 +71,16 @@ def discover(inputs: Sequence[str], config: ReadConfig) -> list[ReadTask]:
     return plan(find_files(inputs, config).files, config)
 
 
-def file_format(path: str) -> str | None:
-    """Name the format that a path's suffix stands for, or None."""
+def file_format(path: str, kind: str = TEXT) -> str | None:
+    """Name the format that a path's suffix stands for in a corpus of text or of images, or None."""
     name = path.lower()
     compressed = suffix_codec(name) is not None
     if compressed:
         name = name[: name.rfind(".")]
+    if kind == IMAGES and (idx := _IDX.search(name)):
+        return "idx" if idx[1] == "3" else "idx_labels"
     dot = name.rfind(".")
-    found = _SUFFIXES.get(name[dot:]) if dot > max(name.rfind("/"), name.rfind(os.sep)) else None
+    found = _SUFFIXES[kind].get(name[dot:]) if dot > max(name.rfind("/"), name.rfind(os.sep)) else None
     return None if compressed and found not in _COMPRESSIBLE else found
 
 
@@ -73,7 +89,8 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
 
     A directory stands for all its files at any depth but hidden ones and `_meta`; a directory of `save_to_disk` or
     of Gristmill for the data files that its own lists name. Relative paths begin at the directory, at the last folder
-    before a pattern's first wildcard, or at a file's own folder. Raises ReadError where an input matches nothing, a
+    before a pattern's first wildcard, or at a file's own folder. Of images, files that a list names carry what it says
+    of them, and files of labels in IDX go with their images. Raises ReadError where an input matches nothing, a
     file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or one relative path.
     """
     if not inputs:
@@ -82,20 +99,24 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
     skipped: list[str] = []
     for given in inputs:
         root, listing, explicit = _expand(given)
-        chosen, passed_over = _choose(root, listing, explicit)
-        unknown = sorted(path for path, _ in chosen if file_format(path) is None)
+        chosen, passed_over = _choose(root, listing, explicit, config.kind)
+        formats = {path: file_format(path, config.kind) for path, _ in chosen}
+        unknown = sorted(path for path, name in formats.items() if name is None)
         if unknown and config.on_unknown == "error":
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise ReadError(
-                f"no reader for {', '.join(files.redact(path) for path in unknown[:3])}{more}; known suffixes: "
-                f"{' '.join(_SUFFIXES)} (text formats also .gz .zst .bz2 .xz); on_unknown: skip passes such files over"
+                f"no reader for {', '.join(files.redact(path) for path in unknown[:3])}{more}; known suffixes"
+                f"{' of images' if config.kind == IMAGES else ''}: {' '.join(_SUFFIXES[config.kind])} "
+                f"({_COMPRESSED[config.kind]} also .gz .zst .bz2 .xz); on_unknown: skip passes such files over"
             )
         skipped += [*passed_over, *unknown]
-        usable = [InputFile(p, files.relative(p, root), n, f) for p, n in chosen if (f := file_format(p)) is not None]
+        usable = [InputFile(path, files.relative(path, root), n, f) for path, n in chosen if (f := formats[path])]
+        if config.kind == IMAGES:
+            usable = lists.expand([file for file in usable if file.format != "idx_labels"], root, config)
         if not usable:
             raise ReadError(f"{files.redact(given)} holds no file that a reader knows")
         found += usable
-    found.sort(key=lambda file: (file.relative, file.path))
+    found.sort(key=lambda file: (file.relative, file.path, file.listed.number if file.listed else 0))
     _refuse_repeats(found)
     return Found(tuple(found), tuple(sorted(skipped)))
 
@@ -159,7 +180,7 @@ def _parent(path: str) -> str:
 
 
 def _choose(
-    root: str, listing: list[tuple[str, int]], explicit: bool
+    root: str, listing: list[tuple[str, int]], explicit: bool, kind: str
 ) -> tuple[list[tuple[str, int]], list[str]]:  # fmt: skip
     """The files of an input that are data, and the dataset cards among the rest."""
     visible = listing if explicit else [entry for entry in listing if not _hidden(files.relative(entry[0], root))]
@@ -167,8 +188,8 @@ def _choose(
         return visible, []
     sizes = dict(listing)
     claimed: dict[str, list[str]] = {}
-    for find in (_manifests, _dataset_dicts, _states):
-        for folder, paths in find(root, sizes):
+    for found in (_manifests(root, sizes, kind), _dataset_dicts(root, sizes), _states(root, sizes)):
+        for folder, paths in found:
             if not any(_under(folder, outer) for outer in claimed):
                 claimed[folder] = paths
     chosen = [entry for entry in visible if not any(_under(entry[0], folder) for folder in claimed)]
@@ -177,19 +198,22 @@ def _choose(
             if path not in sizes:
                 raise ReadError(f"{files.redact(folder)} lists {files.redact(path)}, which does not exist")
             chosen.append((path, sizes[path]))
-    if all(file_format(path) in ("plain", None) for path, _ in chosen):
+    cards_are = "plain" if kind == TEXT else None
+    if all(file_format(path, kind) in (cards_are, None) for path, _ in chosen):
         return chosen, []
-    cards = {path for path, _ in chosen if _name(path).lower().startswith("readme.") and file_format(path) == "plain"}
+    readmes = (path for path, _ in chosen if _name(path).lower().startswith("readme."))
+    cards = {path for path in readmes if file_format(path, kind) == cards_are}
     return [entry for entry in chosen if entry[0] not in cards], sorted(cards)
 
 
 Claims = Iterator[tuple[str, list[str]]]
 
 
-def _manifests(root: str, sizes: dict[str, int]) -> Claims:
+def _manifests(root: str, sizes: dict[str, int], kind: str) -> Claims:
     for folder, raw in _index_files(root, sizes, manifest.MANIFEST_PATH):
         content = manifest.parse(raw, files.redact(files.join(folder, manifest.MANIFEST_PATH)))
-        wanted = [shard for shard in content.shards if shard.table == "documents"] or content.shards
+        table = "documents" if kind == TEXT else "images"
+        wanted = [shard for shard in content.shards if shard.table == table] or content.shards
         yield folder, [files.join(folder, *shard.path.split("/")) for shard in wanted]
 
 
@@ -240,7 +264,7 @@ def _refuse_repeats(found: list[InputFile]) -> None:
         seen: dict[str, InputFile] = {}
         for file in found:
             first = seen.setdefault(key(file), file)
-            if first is not file:
+            if first is not file and not (first.listed and file.listed and file.listed.number):
                 raise ReadError(what.format(files.redact(first.path), files.redact(file.path), file.relative))
 
 

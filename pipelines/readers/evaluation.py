@@ -37,6 +37,7 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[tuple[st
                     f"{file.relative}@{one.position}: {one.reason}: {one.detail}; mend the evaluation set, or name the "
                     "fields of its records with --set fields=[…]"
                 )
+            assert isinstance(one, Document)
             items += 1
             yield benchmark, _whole(one, fields[1:])
         if not items:

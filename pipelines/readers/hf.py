@@ -41,7 +41,7 @@ def splits(dataset_dict: bytes) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
+def read(file: InputFile, config: ReadConfig, open_rows: arrow.OpenRows = arrow.documents) -> Iterator[Item]:
     """Yield the rows of an Arrow IPC stream, sealed or not, or of an IPC file; positions count rows from 0.
 
     A stream must end with its end-of-stream marker: one that stops earlier, even between two batches, where pyarrow
@@ -57,9 +57,9 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
         try:
             batches = _file_batches(source) if is_file else _stream_batches(source)
             schema = next(batches)
-            arrow.check_columns(schema, file, config)
+            rows = open_rows(schema, file, config)
             for batch in batches:
-                yield from arrow.each_item(batch, position, config)
+                yield from arrow.each_item(batch, position, rows)
                 position += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             message = source.blame(error)

@@ -14,7 +14,7 @@ from pipelines.readers.base import MIB, InputFile, Item, ReadConfig, Reject
 MAX_ROWS = 65_536
 
 
-def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
+def read(file: InputFile, config: ReadConfig, open_rows: arrow.OpenRows = arrow.documents) -> Iterator[Item]:
     """Yield the rows of a Parquet file; positions count rows from 0. Page checksums are verified where there are any.
 
     A damaged file is one Reject 'unreadable_file'; each row that a damaged row group cost is a Reject
@@ -31,7 +31,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
         except (pa.ArrowException, OSError) as error:
             yield Reject(0, "unreadable_file", source.blame(error))
             return
-        arrow.check_columns(schema, file, config)
+        read_rows = open_rows(schema, file, config)
         position = 0
         for i in range(groups.num_row_groups):
             group = groups.row_group(i)
@@ -39,7 +39,7 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
             done = 0
             try:
                 for batch in parquet.iter_batches(rows, row_groups=[i], use_threads=False):
-                    yield from arrow.each_item(batch, position + done, config)
+                    yield from arrow.each_item(batch, position + done, read_rows)
                     done += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 why = f"row group {i}: {source.blame(error)}"

@@ -1,0 +1,112 @@
+"""Which fields of a record are an image's label, caption and id; all readers of images agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from pipelines.readers import arrow
+from pipelines.readers.base import ImageReadConfig, ReadConfig
+
+# What is tried, in this order, where the configuration names no field. They are the names that Hugging Face datasets
+# of images, img2dataset and ImageFolder's metadata files use.
+LABEL_FIELDS = ("label", "cls", "class_name", "class")
+CAPTION_FIELDS = ("caption", "text")
+KEY_FIELD = "__key__"  # as WebDataset calls what the files of a sample have in common
+
+
+class Unusable(ValueError):
+    """A record's fields cannot be used; `reason` is the ledger's code."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Fields(NamedTuple):
+    """What a record says of its image. metadata: canonical JSON of its other fields."""
+
+    key: str | None
+    label: str | None
+    caption: str | None
+    metadata: bytes | None
+
+
+def parent_label(path: str, config: ImageReadConfig) -> str | None:
+    """Name the folder that an image's path (below the input, or in its archive) puts it in; None without one."""
+    folders = [part for part in path.split("/")[:-1] if part not in ("", ".")]
+    if config.label_from == "none" or not folders:
+        return None
+    return folders[-1] if config.label_from == "parent" else folders[0]
+
+
+def label_name(value: Any, names: Sequence[str]) -> str | None:
+    """Make a label of a name or a number; `names` are those of the numbers. None and '' are no label.
+
+    Raises Unusable: 'unknown_label' for a number that `names` does not reach, 'invalid_label' for anything else.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        if not names or not (value.isascii() and value.isdigit()):
+            return value
+        value = int(value[:20])
+    if type(value) is not int:
+        raise Unusable("invalid_label", f"the label is of type {type(value).__name__}, neither text nor a whole number")
+    if not names:
+        return str(value)
+    if not 0 <= value < len(names):
+        raise Unusable("unknown_label", f"the label is {value}, and there are {len(names)} class names")
+    return names[value]
+
+
+def from_record(record: dict[str, Any], config: ReadConfig, names: Sequence[str] = ()) -> Fields:
+    """Take label, caption and id out of a record; the rest becomes its metadata.
+
+    A field that the configuration names must hold what it is named for, null or nothing at all; a usual name counts
+    only where it does. names: of the label's numbers, where the configuration gives none. Raises Unusable:
+    'invalid_label', 'unknown_label', 'invalid_caption', 'missing_id', 'invalid_id', 'invalid_metadata'.
+    """
+    images = config.images
+    label = _take(record, images.label_field, LABEL_FIELDS, (str, int))
+    caption = _take(record, images.caption_field, CAPTION_FIELDS, (str,))
+    if caption is not None and not isinstance(caption, str):
+        raise Unusable("invalid_caption", f"the caption is of type {type(caption).__name__}, not text")
+    if names and label == -1:  # so Hugging Face's ClassLabel says that there is none
+        label = None
+    label = label_name(label, images.class_names or names)
+    key = _own_id(record, config.id_field) if config.id_field is not None else None
+    return Fields(key, label, caption or None, to_metadata(record))
+
+
+def to_metadata(record: Mapping[str, Any]) -> bytes | None:
+    """Write fields as canonical JSON; None where there are none. Raises Unusable 'invalid_metadata'."""
+    if not record:
+        return None
+    try:
+        return orjson.dumps(record, default=arrow.to_json, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise Unusable("invalid_metadata", f"its other fields cannot be written as JSON: {error}") from None
+
+
+def _take(record: dict[str, Any], name: str | None, usual: Sequence[str], kinds: tuple[type, ...]) -> Any:
+    if name is not None:
+        return record.pop(name, None)
+    for one in usual:
+        value = record.get(one)
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            return record.pop(one)
+    return None
+
+
+def _own_id(record: dict[str, Any], name: str) -> str:
+    value = record.pop(name, None)
+    if value is None or value == "":
+        raise Unusable("missing_id", f"field {name!r} is absent, null or empty")
+    if isinstance(value, str):
+        return value
+    if type(value) is int:
+        return str(value)
+    raise Unusable("invalid_id", f"field {name!r} is of type {type(value).__name__}, not text or a whole number")

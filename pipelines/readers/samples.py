@@ -1,0 +1,195 @@
+"""Images of tar archives: WebDataset's samples (key.jpg + key.json, key.txt, key.cls), and plain trees of folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import xxhash
+
+from pipelines.core.files import open_read
+from pipelines.readers import tar
+from pipelines.readers.base import Image, InputFile, Item, ReadConfig, Reject, reject
+from pipelines.readers.decompress import open_stream
+from pipelines.readers.discover import IMAGE_SUFFIXES
+from pipelines.readers.image_fields import (
+    CAPTION_FIELDS,
+    KEY_FIELD,
+    LABEL_FIELDS,
+    Unusable,
+    from_record,
+    label_name,
+    parent_label,
+)
+from schemas.ledger import REMOVED
+
+_SIDECARS = ("json", "txt", "cls")
+
+
+def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
+    """Yield the images of a tar archive, compressed or not; positions are those of the members' headers.
+
+    Members with one key, which is the path up to the first dot of the file's name, and which follow one another are one
+    sample. Each image of it is a record: NAME.json gives fields (as a row of a table would), NAME.txt the caption and
+    NAME.cls the label, for all images of the sample. Without a label there, `images.label_from` takes it from the
+    member's folder. A record's key is `ARCHIVE#member`; with id_field it is that field of the sample's JSON, or with
+    `__key__` the sample's key (both followed by the image's extension where a sample has several).
+
+    A sample's images are held until it ends. Where they outgrow config.max_record_bytes, those of one sample that has
+    shown no other files are given out; so a plain tree of dated names is no matter of memory.
+
+    Removed: 'not_an_image' (members with other extensions; nothing is unpickled), 'hidden_file'. Rejected:
+    'missing_image' (files of a sample without one), 'repeated_member' (a path that stands in the archive before),
+    'split_sample' (the key stands there before, so that files of it would be given to the wrong half), 'invalid_json',
+    'not_an_object', 'invalid_utf8', and what `from_record` and `tar.walk` refuse.
+    """
+    samples = _Samples(file, config)
+    with open_read(file.path) as raw:
+        stream = open_stream(raw, file.path, config)
+        for member in tar.walk(stream, config.max_record_bytes, samples.wanted):
+            yield from samples.add(member)
+    yield from samples.close()
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The key and the extension of a member, in lower case."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+class _Sample:
+    """The files of one key that follow one another."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.images: list[tar.Member] = []
+        self.others: dict[str, tar.Member] = {}
+        self.bytes = 0
+        self.given = False  # images of it are out already
+
+
+class _Samples:
+    """From members to images."""
+
+    def __init__(self, file: InputFile, config: ReadConfig) -> None:
+        self._file, self._config = file, config
+        self._only = None if config.images.image_field is None else config.images.image_field.lower().removeprefix(".")
+        self._sample: _Sample | None = None
+        self._names: set[bytes] = set()  # hashes: an archive may hold millions
+        self._keys: dict[bytes, bool] = {}  # whether the sample had other files than images
+
+    def wanted(self, name: str) -> bool:
+        """Whether a member is to be read: an image, or what is said of one."""
+        return not _hidden(name) and (self._is_image(_split(name)[1]) or _split(name)[1] in _SIDECARS)
+
+    def _is_image(self, extension: str) -> bool:
+        if self._only is not None:
+            return extension == self._only
+        return "." + extension.rpartition(".")[2] in IMAGE_SUFFIXES
+
+    def add(self, member: tar.Member | Reject) -> Iterator[Item]:
+        if isinstance(member, Reject):
+            yield member
+            return
+        if member.data is None:
+            reason = "hidden_file" if _hidden(member.name) else "not_an_image"
+            yield Reject(member.position, reason, f"a file of the archive: {member.name!r}", action=REMOVED)
+            return
+        key, extension = _split(member.name)
+        if self._sample is None or self._sample.key != key:
+            yield from self.close()
+            self._sample = _Sample(key)
+        digest = xxhash.xxh3_128_digest(member.name.encode())
+        if digest in self._names:
+            detail = f"a file {member.name!r} stands in the archive before"
+            yield reject(member.position, "repeated_member", detail, member.data)
+            return
+        self._names.add(digest)
+        if self._is_image(extension):
+            self._sample.images.append(member)
+        else:
+            self._sample.others[extension] = member
+        self._sample.bytes += len(member.data)
+        if self._sample.bytes > self._config.max_record_bytes and not self._sample.others:
+            yield from self._give(self._sample)
+
+    def close(self) -> Iterator[Item]:
+        """End the sample in progress."""
+        sample, self._sample = self._sample, None
+        if sample is None or not (sample.images or sample.others):
+            return
+        yield from self._give(sample)
+
+    def _give(self, sample: _Sample) -> Iterator[Item]:
+        digest = xxhash.xxh3_128_digest(sample.key.encode())
+        before = True if sample.given and sample.others else None if sample.given else self._keys.get(digest)
+        images, others = sample.images, sample.others
+        if before is not None and (before or others):
+            detail = f"files of the sample {sample.key!r} stand in the archive before, with others between"
+            for member in [*images, *others.values()]:
+                yield reject(member.position, "split_sample", detail, member.data or b"")
+        elif not images:
+            first = next(iter(others.values()))
+            yield Reject(first.position, "missing_image", f"the sample {sample.key!r} has no image")
+        else:
+            yield from self._records(sample)
+        self._keys[digest] = bool(before or others)
+        sample.images, sample.bytes, sample.given = [], 0, True
+
+    def _records(self, sample: _Sample) -> Iterator[Item]:
+        try:
+            fields = _fields(sample, self._config)
+        except Unusable as error:
+            for member in sample.images:
+                yield reject(member.position, error.reason, str(error), member.data or b"")
+            return
+        for member in sample.images:
+            key = f"{self._file.relative}#{member.name}"
+            if fields.key is not None:
+                key = fields.key if len(sample.images) == 1 else f"{fields.key}.{_split(member.name)[1]}"
+            label = fields.label
+            if label is None:
+                label = parent_label(member.name, self._config.images)
+            name = member.name.rpartition("/")[2]
+            yield Image(member.data or b"", name, key, label, fields.caption, fields.metadata)
+
+
+def _fields(sample: _Sample, config: ReadConfig) -> Any:
+    """What the files beside a sample's images say of them."""
+    texts = {extension: _text(extension, member.data or b"") for extension, member in sample.others.items()}
+    record: Any = {}
+    if "json" in texts:
+        try:
+            record = orjson.loads(texts["json"])
+        except orjson.JSONDecodeError as error:
+            raise Unusable("invalid_json", f"the sample's .json: {error}") from None
+        if type(record) is not dict:
+            raise Unusable("not_an_object", "the sample's .json holds no object")
+    if config.id_field == KEY_FIELD:
+        record[KEY_FIELD] = sample.key
+    label, caption = texts.get("cls", "").strip(), texts.get("txt", "").strip()
+    # A file of its own is more than a field; writers such as img2dataset give the caption in both.
+    for given, named, usual in (
+        (label, config.images.label_field, LABEL_FIELDS),
+        (caption, config.images.caption_field, CAPTION_FIELDS),
+    ):
+        for name in usual if named is None else (named,):
+            if given and record.get(name) == given:
+                del record[name]
+    fields = from_record(record, config)
+    if label:
+        fields = fields._replace(label=label_name(label, config.images.class_names))
+    return fields._replace(caption=caption or fields.caption)
+
+
+def _text(extension: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as flaw:
+        raise Unusable("invalid_utf8", f"the sample's .{extension}: {flaw.reason} at byte {flaw.start}") from None
