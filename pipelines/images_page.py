@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -24,8 +24,16 @@ _KANA, _HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7a3]")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 
 
-def preview(data: bytes) -> tuple[str, bool] | None:
-    """Make a `data:` URI of an encoded image, and say whether it is so small that its pixels should be seen.
+class Preview(NamedTuple):
+    """An image on the page: its `data:` URI; whether it is so small that its pixels are shown; whether it has holes."""
+
+    uri: str
+    tiny: bool
+    alpha: bool
+
+
+def preview(data: bytes) -> Preview | None:
+    """Make what the page shows of an encoded image.
 
     Always WebP, made anew from the decoded pixels: nothing of the file's own bytes or metadata is on the page. At most
     SIDE pixels a side and about 12,000 bytes. None where the image cannot be decoded.
@@ -47,7 +55,7 @@ def preview(data: bytes) -> tuple[str, bool] | None:
         found = sink.getvalue()
         if tiny or len(found) <= _MOST:
             break
-    return f"data:image/webp;base64,{base64.b64encode(found).decode()}", tiny
+    return Preview(f"data:image/webp;base64,{base64.b64encode(found).decode()}", tiny, small.mode == "RGBA")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -90,14 +98,17 @@ rect { fill: var(--bar); }
 figure { margin: 0; padding: .4rem; background: var(--card); border-radius: .4rem; border-top: 3px solid var(--line);
   min-width: 0; }
 figure.kept { border-top-color: var(--kept); } figure.removed { border-top-color: var(--removed); }
-.pic { display: grid; place-items: center; aspect-ratio: 1; overflow: hidden; border-radius: .2rem;
-  background: repeating-conic-gradient(var(--check) 0 25%, transparent 0 50%) 0 0 / 16px 16px; }
+.pic { display: grid; place-items: center; aspect-ratio: 1; overflow: hidden; border-radius: .2rem; }
+.alpha { background: repeating-conic-gradient(var(--check) 0 25%, transparent 0 50%) 0 0 / 16px 16px; }
 .pic img { display: block; width: 100%; height: 100%; object-fit: contain; } .tiny img { image-rendering: pixelated; }
 .pic span { padding: .5rem; color: var(--dim); font-size: .85rem; text-align: center; background: var(--card); }
 figcaption { margin-top: .35rem; font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
 figcaption > * { display: block; } figcaption b { font-weight: 600; }
 .state { font-weight: 600; } .kept .state { color: var(--kept); } .removed .state { color: var(--removed); }
-.star { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; margin: .5rem 0; }
+.stars { display: flex; flex-wrap: wrap; gap: .75rem; }
+.star { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; min-width: 0; }
+.star p { margin: 0 0 .4rem; font-size: .85rem; } .star p code { display: block; }
+.star .grid { display: flex; flex-wrap: wrap; } .star figure { width: 8.25rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; padding: .4rem .8rem; }
 summary { cursor: pointer; overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
 @media print { figure, .star { break-inside: avoid; } }
@@ -129,7 +140,7 @@ base-uri 'none'; form-action 'none'">
 </tbody></table></div>
 {% endmacro %}
 {% macro tile(one) %}
-<li><figure class="{{ one.state }}"><div class="pic{{ " tiny" if one.tiny }}">
+<li><figure class="{{ one.state }}"><div class="pic{{ " tiny" if one.tiny }}{{ " alpha" if one.alpha }}">
 {%- if one.uri %}<img src="{{ one.uri }}" alt="{{ one.alt|line }}" decoding="async">
 {%- else %}<span>{{ one.missing }}</span>{% endif %}</div>
 <figcaption><span class="state">{{ one.state }}{{ ": " ~ one.why if one.why }}</span>
@@ -142,11 +153,14 @@ base-uri 'none'; form-action 'none'">
 {% for one in tiles %}{{ tile(one) }}{% endfor %}
 </ul>{% endmacro %}
 {% macro clusters(rows) %}
+<div class="stars">
 {% for row in rows %}
 <div class="star"><p>{{ row.size|number }} members, {{ row.removed|number }} removed
-{%- if row.shown < row.removed %} ({{ row.shown|number }} shown){% endif %}. Cluster <code>{{ row.cluster }}</code></p>
+{%- if row.shown < row.removed %} ({{ row.shown|number }} shown){% endif %}
+<code class="dim">{{ row.cluster }}</code></p>
 {{ grid(row.tiles) }}</div>
 {% endfor %}
+</div>
 {% endmacro %}
 <header>
 <h1>Images</h1>

@@ -179,7 +179,7 @@ def read_copies(dedupe: Sequence[Dataset]) -> tuple[Copies, dict[bytes, int]]:
 def choose_clusters(copies: Copies, sizes: Mapping[bytes, int], count: int, images: int) -> dict[str, list[Cluster]]:
     """Choose `count` clusters: a third are the least similar, a third the largest, the rest by hash; none twice.
 
-    images: at most so many of each are shown.
+    A cluster of two is never among the largest. images: at most so many of each are shown.
     """
     groups, first, removed = np.unique(copies.group, return_index=True, return_counts=True)
     size = np.array([sizes.get(key_bytes(one), n + 1) for one, n in zip(groups, removed, strict=True)], np.int64)
@@ -190,7 +190,9 @@ def choose_clusters(copies: Copies, sizes: Mapping[bytes, int], count: int, imag
     taken: set[int] = set()
     chosen = {}
     for name, rank, end in (("least", least, count // 3), ("largest", -size, 2 * count // 3), ("hash", mixed, count)):
-        fresh = [i for i in np.lexsort([rows, rank]).tolist() if i not in taken][: max(0, end - len(taken))]
+        order = np.lexsort([rows, rank])
+        order = order[size[order] > 2] if name == "largest" else order
+        fresh = [i for i in order.tolist() if i not in taken][: end - len(taken)]
         taken |= set(fresh)
         chosen[name] = [
             Cluster(key_bytes(groups[i]), int(size[i]), int(removed[i]), _stars(copies, first[i], removed[i], images))

@@ -18,6 +18,7 @@ Row = dict[str, Any]
 QUANTILES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
 _BINS = 100  # of similarity, from 0 to 1
 _NONE = "(none)"
+_NOTHING = {"uri": "", "tiny": False, "alpha": False}  # where there is no preview
 
 # --- counts -----------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,6 @@ class Tiles:
         self._known: dict[bytes, Row] = {}
         for image in take(found):
             shown = preview(image.pop("data"))
-            uri, tiny = shown or ("", False)
             size = f"{image['width']} × {image['height']}, {_bytes(image['bytes'])}"
             named = ": ".join(text for text in (image["label"], image["caption"]) if text)
             self._known[image["id"]] = {
@@ -136,8 +136,7 @@ class Tiles:
                 "locator": image["locator"],
                 "source": image["source"],
                 "size": size,
-                "uri": uri,
-                "tiny": tiny,
+                **(shown._asdict() if shown else _NOTHING),
                 "alt": named or f"image {image['locator']}",
                 "missing": "This image cannot be shown.",
             }
@@ -145,7 +144,7 @@ class Tiles:
     def tile(self, record: bytes, state: str, why: str = "", locator: str = "") -> Row:
         """Make one image of the page; a place holder where no dataset that was named holds it."""
         unknown: Row = {"label": None, "caption": None, "locator": locator or record.hex(), "source": "", "size": ""}
-        unknown |= {"uri": "", "tiny": False, "alt": "", "missing": "This image is in none of the directories named."}
+        unknown |= {**_NOTHING, "alt": "", "missing": "This image is in none of the directories named."}
         return {**self._known.get(record, unknown), "state": state, "why": why}
 
 
