@@ -275,7 +275,7 @@ def test_a_cluster_shows_the_survivor_beside_its_copies_the_least_similar_first(
         f"kept|{record_id('other', 'gone.jpg').hex()}|",
         "removed: near duplicate|512 × 300, 2.0 kB|old.jpg|",
     ]
-    assert "4 members, 3 removed " in page.text and "none of the directories named" in page.text
+    assert "4 members, 3 removed\n" in page.text and "none of the directories named" in page.text
     few = Page(run(folder, *options(folder), "--members", "3")["index.html"])
     assert "4 members, 3 removed (2 shown)" in few.text and len(few.sections["duplicates"]) == 5
 
