@@ -107,7 +107,7 @@ figcaption > * { display: block; } figcaption b { font-weight: 600; }
 .state { font-weight: 600; } .kept .state { color: var(--kept); } .removed .state { color: var(--removed); }
 .stars { display: flex; flex-wrap: wrap; gap: .75rem; }
 .star { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; min-width: 0; }
-.star p { margin: 0 0 .4rem; font-size: .85rem; } .star p code { display: block; }
+.star p { margin: 0 0 .2rem; font-size: .85rem; }
 .star .grid { display: flex; flex-wrap: wrap; } .star figure { width: 8.25rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; padding: .4rem .8rem; }
 summary { cursor: pointer; overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
@@ -156,8 +156,8 @@ base-uri 'none'; form-action 'none'">
 <div class="stars">
 {% for row in rows %}
 <div class="star"><p>{{ row.size|number }} members, {{ row.removed|number }} removed
-{%- if row.shown < row.removed %} ({{ row.shown|number }} shown){% endif %}
-<code class="dim">{{ row.cluster }}</code></p>
+{%- if row.shown < row.removed %} ({{ row.shown|number }} shown){% endif %}</p>
+<p><code class="dim">{{ row.cluster }}</code></p>
 {{ grid(row.tiles) }}</div>
 {% endfor %}
 </div>
