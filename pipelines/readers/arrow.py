@@ -119,6 +119,13 @@ def each_item(batch: pa.RecordBatch, position: int, rows: Rows) -> Iterator[Item
     yield from found
 
 
+def pieces(batch: pa.RecordBatch, config: ReadConfig) -> Iterator[pa.RecordBatch]:
+    """Cut a batch, which may hold a whole file's rows, to about config.batch_bytes."""
+    rows = max(1, batch.num_rows * config.batch_bytes // max(1, batch.get_total_buffer_size()))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
 def items(batch: pa.RecordBatch, position: int, config: ReadConfig) -> Iterator[Item]:
     """Yield the records of a batch whose first row is row `position` of its file. The batch is not trusted.
 

@@ -59,8 +59,9 @@ def read(file: InputFile, config: ReadConfig, open_rows: arrow.OpenRows = arrow.
             schema = next(batches)
             rows = open_rows(schema, file, config)
             for batch in batches:
-                yield from arrow.each_item(batch, position, rows)
-                position += batch.num_rows
+                for piece in arrow.pieces(batch, config):
+                    yield from arrow.each_item(piece, position, rows)
+                    position += piece.num_rows
         except (pa.ArrowException, OSError) as error:
             message = source.blame(error)
             reason = "truncated_file" if source.short else "unreadable_file"

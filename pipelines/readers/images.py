@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -37,11 +38,17 @@ def read_image(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     leads out of the list's folder): of images that a list names.
     """
     said = file.listed
-    if said is not None and (why := _refuse(file)) is not None:
-        yield why
+    if said is not None and files.is_local(file.path) and _leaves(file.path, said.folder):
+        yield Reject(said.number, "path_outside", f"{said.where} names it, and a link leads out of the list's folder")
         return
-    with files.open_read(file.path) as raw:
-        data = _read(raw, config.max_record_bytes + 1)
+    try:
+        with files.open_read(file.path) as raw:
+            data = _read(raw, config.max_record_bytes + 1)
+    except OSError:
+        if said is None or _is_file(file.path):
+            raise
+        yield Reject(said.number, "missing_file", f"{said.where} names it, and there is no such file")
+        return
     if len(data) > config.max_record_bytes:
         detail = f"more than {config.max_record_bytes} bytes; the hash covers the first {len(data)}"
         yield reject(0 if said is None else said.number, "too_large", detail, data)
@@ -56,23 +63,20 @@ def read_image(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     yield Image(data, name, key, said.label, said.caption, said.metadata)
 
 
-def _read(raw: object, size: int) -> bytes:
+def _read(raw: BinaryIO, size: int) -> bytes:
     pieces = []
-    while size and (piece := raw.read(size)):  # type: ignore[attr-defined]
+    while size and (piece := raw.read(size)):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
 
 
-def _refuse(file: InputFile) -> Reject | None:
-    """Why an image that a list names cannot be read, if so."""
-    assert file.listed is not None
-    where, number = file.listed.where, file.listed.number
-    if not files.exists(file.path) or (files.is_local(file.path) and not Path(file.path).is_file()):
-        return Reject(number, "missing_file", f"{where} names it, and there is no such file")
-    if files.is_local(file.path) and not Path(file.path).resolve().is_relative_to(Path(file.listed.folder).resolve()):
-        return Reject(number, "path_outside", f"{where} names it, and a link leads out of the list's folder")
-    return None
+def _leaves(path: str, folder: str) -> bool:
+    return not Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_file() if files.is_local(path) else files.exists(path)
 
 
 READERS: Readers = {

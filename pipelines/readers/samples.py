@@ -17,6 +17,7 @@ from pipelines.readers.image_fields import (
     CAPTION_FIELDS,
     KEY_FIELD,
     LABEL_FIELDS,
+    Fields,
     Unusable,
     from_record,
     label_name,
@@ -36,8 +37,8 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     member's folder. A record's key is `ARCHIVE#member`; with id_field it is that field of the sample's JSON, or with
     `__key__` the sample's key (both followed by the image's extension where a sample has several).
 
-    A sample's images are held until it ends. Where they outgrow config.max_record_bytes, those of one sample that has
-    shown no other files are given out; so a plain tree of dated names is no matter of memory.
+    A sample is held until it ends, or outgrows config.max_record_bytes: then its images so far are given out, and a
+    file that says something of them must not follow. (A plain tree of dated names may look like one long sample.)
 
     Removed: 'not_an_image' (members with other extensions; nothing is unpickled), 'hidden_file'. Rejected:
     'missing_image' (files of a sample without one), 'repeated_member' (a path that stands in the archive before),
@@ -63,15 +64,27 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-class _Sample:
-    """The files of one key that follow one another."""
+def _hash(name: str) -> bytes:
+    return xxhash.xxh3_128_digest(name.encode())
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+
+class _Sample:
+    """The files of one key that follow one another.
+
+    before: None where its key is new; else whether the files that stand before hold more than images.
+    """
+
+    def __init__(self, key: str, before: bool | None) -> None:
+        self.key, self.before = key, before
         self.images: list[tar.Member] = []
         self.others: dict[str, tar.Member] = {}
         self.bytes = 0
         self.given = False  # images of it are out already
+
+    @property
+    def split(self) -> bool:
+        """Whether what is said of some files of the key would be given to others only."""
+        return self.before is not None and (self.before or bool(self.others))
 
 
 class _Samples:
@@ -81,12 +94,14 @@ class _Samples:
         self._file, self._config = file, config
         self._only = None if config.images.image_field is None else config.images.image_field.lower().removeprefix(".")
         self._sample: _Sample | None = None
-        self._names: set[bytes] = set()  # hashes: an archive may hold millions
-        self._keys: dict[bytes, bool] = {}  # whether the sample had other files than images
+        # By their hashes: an archive may hold millions.
+        self._names: set[bytes] = set()
+        self._keys: dict[bytes, bool] = {}  # whether there were more than images
 
     def wanted(self, name: str) -> bool:
         """Whether a member is to be read: an image, or what is said of one."""
-        return not _hidden(name) and (self._is_image(_split(name)[1]) or _split(name)[1] in _SIDECARS)
+        extension = _split(name)[1]
+        return not _hidden(name) and (self._is_image(extension) or extension in _SIDECARS)
 
     def _is_image(self, extension: str) -> bool:
         if self._only is not None:
@@ -94,6 +109,7 @@ class _Samples:
         return "." + extension.rpartition(".")[2] in IMAGE_SUFFIXES
 
     def add(self, member: tar.Member | Reject) -> Iterator[Item]:
+        """Take the next member; yield the sample that it ends."""
         if isinstance(member, Reject):
             yield member
             return
@@ -104,43 +120,43 @@ class _Samples:
         key, extension = _split(member.name)
         if self._sample is None or self._sample.key != key:
             yield from self.close()
-            self._sample = _Sample(key)
-        digest = xxhash.xxh3_128_digest(member.name.encode())
+            self._sample = _Sample(key, self._keys.get(_hash(key)))
+        sample, digest = self._sample, _hash(member.name)
         if digest in self._names:
             detail = f"a file {member.name!r} stands in the archive before"
             yield reject(member.position, "repeated_member", detail, member.data)
             return
         self._names.add(digest)
         if self._is_image(extension):
-            self._sample.images.append(member)
+            sample.images.append(member)
+        elif sample.given:
+            yield _is_split(sample, member)
+            return
         else:
-            self._sample.others[extension] = member
-        self._sample.bytes += len(member.data)
-        if self._sample.bytes > self._config.max_record_bytes and not self._sample.others:
-            yield from self._give(self._sample)
+            sample.others[extension] = member
+        sample.bytes += len(member.data)
+        if sample.images and sample.bytes > self._config.max_record_bytes:
+            yield from self._give(sample)
 
     def close(self) -> Iterator[Item]:
         """End the sample in progress."""
         sample, self._sample = self._sample, None
-        if sample is None or not (sample.images or sample.others):
+        if sample is None:
             return
         yield from self._give(sample)
+        self._keys[_hash(sample.key)] = bool(sample.before or sample.others)
 
     def _give(self, sample: _Sample) -> Iterator[Item]:
-        digest = xxhash.xxh3_128_digest(sample.key.encode())
-        before = True if sample.given and sample.others else None if sample.given else self._keys.get(digest)
-        images, others = sample.images, sample.others
-        if before is not None and (before or others):
-            detail = f"files of the sample {sample.key!r} stand in the archive before, with others between"
-            for member in [*images, *others.values()]:
-                yield reject(member.position, "split_sample", detail, member.data or b"")
-        elif not images:
-            first = next(iter(others.values()))
-            yield Reject(first.position, "missing_image", f"the sample {sample.key!r} has no image")
-        else:
+        if sample.split:
+            for member in [*sample.images, *(() if sample.given else sample.others.values())]:
+                yield _is_split(sample, member)
+        elif sample.images:
             yield from self._records(sample)
-        self._keys[digest] = bool(before or others)
-        sample.images, sample.bytes, sample.given = [], 0, True
+        elif sample.others and not sample.given:
+            first = next(iter(sample.others.values()))
+            yield Reject(first.position, "missing_image", f"the sample {sample.key!r} has no image")
+        sample.images, sample.given = [], True
+        sample.bytes = sum(len(member.data or b"") for member in sample.others.values())
 
     def _records(self, sample: _Sample) -> Iterator[Item]:
         try:
@@ -152,7 +168,8 @@ class _Samples:
         for member in sample.images:
             key = f"{self._file.relative}#{member.name}"
             if fields.key is not None:
-                key = fields.key if len(sample.images) == 1 else f"{fields.key}.{_split(member.name)[1]}"
+                alone = len(sample.images) == 1 and not sample.given
+                key = fields.key if alone else f"{fields.key}.{_split(member.name)[1]}"
             label = fields.label
             if label is None:
                 label = parent_label(member.name, self._config.images)
@@ -160,7 +177,12 @@ class _Samples:
             yield Image(member.data or b"", name, key, label, fields.caption, fields.metadata)
 
 
-def _fields(sample: _Sample, config: ReadConfig) -> Any:
+def _is_split(sample: _Sample, member: tar.Member) -> Reject:
+    detail = f"{member.name!r}: other files of its sample stand in the archive before, and not beside it"
+    return reject(member.position, "split_sample", detail, member.data or b"")
+
+
+def _fields(sample: _Sample, config: ReadConfig) -> Fields:
     """What the files beside a sample's images say of them."""
     texts = {extension: _text(extension, member.data or b"") for extension, member in sample.others.items()}
     record: Any = {}

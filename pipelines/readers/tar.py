@@ -25,7 +25,8 @@ _REFUSED = {
 }
 _GLOBAL = b"g"
 _LONG_LINK = b"K"
-_PASSED_OVER = (tarfile.DIRTYPE, b"V", b"D")  # folders; GNU tar's name of the volume, and lists of folders
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_PASSED_OVER = (b"V", b"D")  # GNU tar's name of the volume, and its lists of folders
 
 
 class Member(NamedTuple):
@@ -116,7 +117,7 @@ def _walk(source: _Source, limit: int, wanted: Callable[[str], bool]) -> Iterato
             except ValueError as error:
                 yield Reject(position, "corrupt_header", f"the extension of a header cannot be read: {error}")
             continue
-        name = pax.get("path") or long_name or _text(header.name.encode("utf-8", "surrogateescape"))
+        name = pax.get("path") or long_name or header.name
         yield from _member(source, header, position, name, pax, limit, wanted)
         if source.short:
             return
@@ -141,16 +142,16 @@ def _member(
     size = int(pax.get("size", header.size))
     refused: Reject | None = None
     clean = _relative(name)
+    take = bool(clean) and wanted(clean or "")
     if header.type in _PASSED_OVER:
-        clean = ""
-    elif header.type not in tarfile.REGULAR_TYPES or any(key.startswith("GNU.sparse") for key in pax):
+        clean, take = "", False
+    elif header.type not in _REGULAR or any(key.startswith("GNU.sparse") for key in pax):
         refused = Reject(position, "unsupported_member", f"{_shown(name)} is no ordinary file: type {header.type!r}")
     elif clean is None:
         refused = Reject(position, "unsafe_path", f"{_shown(name)} leaves the archive")
-    elif wanted(clean) and size > limit:
+    elif take and size > limit:
         refused = Reject(position, "too_large", f"{_shown(name)}: {size} bytes, the limit is {limit}")
-    take = clean and not refused and wanted(clean)
-    data = _data(source, size, size if take else -1)
+    data = _data(source, size, size if take and not refused else -1)
     if source.short:
         detail = f"the archive stops inside {_shown(name)}, which is to have {size} bytes"
         yield Reject(position, "truncated_file", detail)
@@ -200,7 +201,7 @@ def _pax(data: bytes) -> dict[str, str]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _relative(name: str) -> str | None:
@@ -213,7 +214,7 @@ def _relative(name: str) -> str | None:
         or re.match(r"[A-Za-z]:[/\\]", name)
     ):
         return None
-    return "/".join(parts)
+    return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _shown(name: str) -> str:
