@@ -257,7 +257,7 @@ similarity to it, the least similar first. Look there for images that are no cop
 {% if removals %}
 <h3>Reasons</h3>
 {% call(row) bars(removals, "reason", "images", ["reason", "", "images", "stage", "action"]) %}\
-<td class="name">{{ row.stage|line }}</td><td class="name">{{ row.action|line }}</td>{% endcall %}
+<td>{{ row.stage|line }}</td><td>{{ row.action|line }}</td>{% endcall %}
 {% endif %}
 </section>
 
@@ -308,9 +308,15 @@ def _language(text: str) -> str:
     return "zh" if len(_HAN.findall(text)) * 4 > len(text) else "und"
 
 
-def score(value: float) -> str:
-    """Write a measured value with four digits."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def score(value: float, digits: int = 4) -> str:
+    """Write a measured value with so many digits, and with all that stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
+
+
+def against(value: float, limit: float) -> str:
+    """Write a score beside its limit, with as many digits as tell them apart."""
+    digits = next((n for n in range(4, 17) if value == limit or score(value, n) != score(limit, n)), 17)
+    return f"{score(value, digits)}, limit {score(limit)}"
 
 
 def _environment() -> Environment:

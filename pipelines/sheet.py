@@ -101,13 +101,15 @@ def write(
     output: str,
     duplicates: Sequence[str] = (),
     against: Sequence[str] = (),
+    ingest: Sequence[str] | None = None,
     config: SheetConfig | None = None,
 ) -> Row:
     """Write the contact sheet of outputs of clean; returns its totals.
 
     index.html holds its images itself; sizes.csv, labels.csv, removals.csv, similarities.csv and totals.json are for
     `dvc plots` and `dvc metrics`. duplicates: outputs of dedupe. against: outputs of clean that hold images kept
-    elsewhere. What ingest rejected is told where its output lies beside `roots`, or one level below that.
+    elsewhere. ingest: outputs of ingest, to tell what it rejected; without it, those inputs of clean that lie beside
+    `roots` or one level below that.
     """
     config = config or SheetConfig()
     clean = Dataset.open(*roots).require(IMAGES).require(THUMBNAILS)
@@ -116,7 +118,10 @@ def write(
         raise SchemaError(f"{files.redact(duplicates[0])} decided on none of the images; name the output made of them")
     others = [Dataset.open(*against).require(IMAGES).require(THUMBNAILS)] if against else []
     inputs = {sha256 for manifest in clean.manifests for sha256 in manifest.inputs}
-    earlier = [one for one in beside(clean, inputs) if one.has(IMAGES)]
+    if ingest is None:
+        earlier = [one for one in beside(clean, inputs) if one.has(IMAGES)]
+    else:
+        earlier = [Dataset.open(*ingest).require(IMAGES)]
     rules = {reason for books in clean.books.values() for reason in books.removed}
     shares = share_out(config, len(clean.books), len(rules))
 
@@ -197,6 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="DIR", help="where the page and its data files go")
     parser.add_argument("--duplicates", help="output of dedupe", **several)
     parser.add_argument("--against", help="outputs of clean that hold images kept elsewhere", **several)
+    ingest = "outputs of ingest, whose dead letters are told too (default: those beside CLEAN_DIR, or a level below)"
+    parser.add_argument("--ingest", help=ingest, **{**several, "default": None})
     for name, text in (
         ("samples", "images of each source, and of each rule"),
         ("nearest", "images on each side of a rule's limit"),
@@ -216,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         _refuse_dataset(args.output)
         config = SheetConfig(args.samples, args.nearest, args.clusters, args.members, args.most)
-        found = write(args.clean, args.output, args.duplicates, args.against, config)
+        found = write(args.clean, args.output, args.duplicates, args.against, args.ingest, config)
         print(", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.items()))
         print(f"contact sheet: {Path(args.output) / 'index.html'}")
 

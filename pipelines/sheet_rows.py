@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.core.dataset import Dataset
-from pipelines.images_page import preview, score
+from pipelines.images_page import against, preview
 from pipelines.lsh.survey import key_bytes
 from pipelines.sheet_read import COPY, KEPT, RULED, Choice, Cluster, Copies, Place, Reason, Walk, take
 
@@ -18,6 +19,7 @@ Row = dict[str, Any]
 QUANTILES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
 _BINS = 100  # of similarity, from 0 to 1
 _NONE = "(none)"
+_CONTENT = re.compile("#[0-9a-f]{32}#[0-9]+$")  # of a locator: content hash and occurrence, which tell a reader nothing
 _NOTHING = {"uri": "", "tiny": False, "alpha": False}  # where there is no preview
 
 # --- counts -----------------------------------------------------------------------------------------------------------
@@ -133,11 +135,11 @@ class Tiles:
             self._known[image["id"]] = {
                 "label": image["label"],
                 "caption": image["caption"],
-                "locator": image["locator"],
+                "locator": _CONTENT.sub("", image["locator"]),
                 "source": image["source"],
                 "size": size,
                 **(shown._asdict() if shown else _NOTHING),
-                "alt": named or f"image {image['locator']}",
+                "alt": named or f"image {_CONTENT.sub('', image['locator'])}",
                 "missing": "This image cannot be shown.",
             }
 
@@ -156,7 +158,7 @@ def _against(one: Mapping[str, Any]) -> str:
     """What a rule measured beside its limit."""
     if one["score"] is None or one["threshold"] is None:
         return ""
-    return f"{score(one['score'])}, limit {score(one['threshold'])}"
+    return against(one["score"], one["threshold"])
 
 
 def kept_groups(sources: Mapping[str, int], found: Walk, tiles: Tiles) -> list[Row]:
