@@ -11,6 +11,7 @@ COPY trainer trainer
 # Torch is for the trainer: workers of the pipelines do without it.
 RUN grep -vE '^torch==' requirements.lock > /tmp/lock.txt \
     && pip install --no-cache-dir --no-deps . \
-    && pip install --no-cache-dir --constraint /tmp/lock.txt apache-beam backports.zstd boto3 ftfy google-cloud-dataflow-client \
-       google-cloud-storage numba numpy orjson pyarrow pydantic pyyaml rjieba sentencepiece xxhash
+    && pip install --no-cache-dir --constraint /tmp/lock.txt apache-beam backports.zstd boto3 brotli ftfy \
+       google-cloud-dataflow-client google-cloud-storage numba numpy orjson phonenumbers pillow py3langid pyarrow pydantic \
+       pyyaml resiliparse rjieba sentencepiece tokenizers xxhash
 ENTRYPOINT ["/opt/apache/beam/boot"]

@@ -13,8 +13,9 @@ repro: $(VENV)/.repro
 	dvc repro report duplicates
 	@cat reports/summary.txt
 
+# One process a core: most tests wait for processes of their own.
 test: lint
-	python -m pytest
+	python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: $(VENV)/.test
 	ruff check .
@@ -39,7 +40,7 @@ $(VENV)/.python:
 
 $(VENV)/.repro: $(VENV)/.python pyproject.toml requirements.lock
 	$(INSTALL) "$$(grep '^torch==' requirements.lock)"
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[sample]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.repro

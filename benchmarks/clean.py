@@ -30,10 +30,12 @@ import pyarrow as pa
 from dirty import dirty
 
 from pipelines.clean import clean_batch
+from pipelines.clean_config import CleanConfig
+from pipelines.clean_texts import Texts
 from pipelines.core.identity import content_hash, record_id
 from pipelines.text import pages, repair, signals
 from pipelines.text.normalize import NormalizeConfig, normalize
-from pipelines.text.prepare import CleanConfig, known_signals
+from pipelines.text.prepare import known_signals
 from pipelines.text.rules import decide, groups_of, rules
 from pipelines.text.unicode import utf8
 from schemas.document import DOCUMENT
@@ -131,7 +133,7 @@ def speeds(label: str, texts: list[str], repeat: int, chain: dict[str, Any] | No
     )
     for profile in (("default",), ("gopher",), PROFILES):
         config = CleanConfig(profile=profile)
-        seconds = best(lambda c=config: [clean_batch(batch, c) for batch in batches], repeat)  # type: ignore[misc]
+        seconds = best(lambda c=config: [clean_batch(batch, Texts(c)) for batch in batches], repeat)  # type: ignore[misc]
         rows.append((f"clean, profile {' + '.join(profile)}", seconds))
     print(f"\n{label}: {size:.1f} MB, one core")
     print(f"| {'':<44} | {'CPU s':>7} | {'MB/s':>7} | {'× datatrove':>11} |")

@@ -1,6 +1,8 @@
-"""Clean documents: repair and normalise the text, measure signals once, and let rules decide from thresholds.
+"""Clean a corpus: repair texts or prepare images, measure signals once, and let rules decide from thresholds.
 
 python -m pipelines.clean --input data/ingest --output data/clean --config params.yaml
+
+`clean_texts` and `clean_images` say what becomes of a batch of records; all else is the same for both.
 """
 
 from __future__ import annotations
@@ -10,40 +12,39 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipelines.clean_config import CleanConfig
+from pipelines.clean_images import Images
+from pipelines.clean_texts import Texts
 from pipelines.core import files, ledger, progress
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError, to_dict
-from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, shard_path, surviving_batches, survivors
-from pipelines.core.identity import content_hashes
+from pipelines.core.dataset import LEDGER_TABLE, Dataset, shard_path, surviving_batches, survivors
+from pipelines.core.kinds import IMAGE_KIND, Kind, kind_of
 from pipelines.core.runners import RunOptions
 from pipelines.core.shards import ShardWriter, copy_shard
-from pipelines.core.stage import Report, begin, check_ceilings, versions
+from pipelines.core.stage import Report, begin, check_ceilings, check_rejected, versions
 from pipelines.core.summary import print_summary
 from pipelines.text import bad_words
 from pipelines.text.pii import read_key
-from pipelines.text.prepare import CleanConfig, Given, derived, prepare
+from pipelines.text.prepare import Given
 from pipelines.text.rules import Rule, decide
-from schemas.base import Record, SchemaError
-from schemas.document import DOCUMENT
-from schemas.ledger import LEDGER, REMOVED
+from schemas.base import SchemaError
+from schemas.ledger import LEDGER, REJECTED, REMOVED
 from schemas.manifest import MANIFEST_PATH
-from schemas.signals import SIGNALS, signals_record
+from schemas.signals import SIGNALS
 
 STAGE = "clean"
 SURVIVING = "surviving"
-_DECIDING = ("profile", "filters", "ceilings", "measure")  # not what is measured: the columns say what was
 
 
-def signals_of(config: CleanConfig) -> Record:
-    """The record type of the signals that a configuration measures."""
-    return signals_record(config.signal_names)
+Cleaner = Texts | Images
 
 
 def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], asked: Sequence[Rule]) -> pa.RecordBatch:
@@ -66,93 +67,117 @@ def decide_rows(documents: pa.RecordBatch, measured: Mapping[str, np.ndarray], a
     )
 
 
-def clean_batch(
-    batch: pa.RecordBatch, config: CleanConfig, given: Given | None = None
-) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
-    """Repair a batch of documents and decide on them.
+def measured_columns(signals: pa.RecordBatch | pa.Table) -> dict[str, Any]:
+    """The columns of a signals table by name, as rules take them."""
+    return {name: signals.column(name).to_numpy(zero_copy_only=False) for name in signals.schema.names[1:]}
 
-    Returns the repaired documents (all of them), their signals row for row, and ledger rows for those that a rule
-    removes: the first rule that fails, in the order of `config.rules`.
+
+def clean_batch(
+    batch: pa.RecordBatch, cleaner: Cleaner
+) -> tuple[dict[str, pa.RecordBatch], pa.RecordBatch, pa.RecordBatch]:
+    """Prepare a batch of records and decide on them.
+
+    Returns the cleaner's tables (all records but dead letters, row for row), and ledger rows: of the records that a
+    rule removes, with the first rule that fails, in the order of the rules; and of the dead letters.
     """
-    texts, measured = prepare(batch.column("text"), config, given)
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    columns |= {"text": texts, "content_hash": content_hashes(texts)}
-    documents = pa.RecordBatch.from_arrays([columns[f.name] for f in DOCUMENT.fields], schema=DOCUMENT.schema)
-    schema = signals_of(config).schema
-    table = pa.RecordBatch.from_arrays(
-        [columns["id"], *(pa.array(measured[name]) for name in schema.names[1:])], schema=schema
-    )
-    asked = config.rules
-    return documents, table, decide_rows(documents, derived(measured, config), asked)
+    tables, dead = cleaner.clean(batch)
+    measured = cleaner.derived(measured_columns(tables[SIGNALS]))
+    return tables, decide_rows(tables[cleaner.kind.table], measured, cleaner.rules), dead
+
+
+class _Writers:
+    """The shards of one key: all tables that a task writes, open until the end of the block."""
+
+    def __init__(self, stack: ExitStack, root: str, key: str, config: CleanConfig, content: str) -> None:
+        self._stack, self._root, self._key, self._config, self._content = stack, root, key, config, content
+        self._open: dict[str, ShardWriter] = {}
+
+    def add(self, table: str, schema: pa.Schema, *, counted: bool = False) -> None:
+        """Begin a table; `counted`: its content is what the run's rate is of."""
+        path, column = shard_path(table, self._key), self._content if counted else None
+        writer = ShardWriter(self._root, path, schema, compression=self._config.compression, text_column=column)
+        self._open[table] = self._stack.enter_context(writer)
+
+    def write(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        """Append to tables; those that were not begun are left out."""
+        for table in self._open.keys() & batches.keys():
+            self._open[table].write(batches[table])
+
+    def shards(self) -> tuple[Any, ...]:
+        """The manifest lines, once the block has ended."""
+        return tuple(writer.shard for writer in self._open.values() if writer.shard is not None)
 
 
 def clean_shard(
-    key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool, given: Given | None = None
+    key: str, dataset: Dataset, root: str, config: CleanConfig, materialize: bool, cleaner: Cleaner
 ) -> Report:
-    """Clean one shard: writes documents/, signals/, ledger/ and, if asked, surviving/ of the same key."""
-    schemas = {DOCUMENTS: DOCUMENT.schema, SIGNALS: signals_of(config).schema, LEDGER_TABLE: LEDGER.schema}
-    if materialize:
-        schemas[SURVIVING] = DOCUMENT.schema
-    books = []
+    """Clean one shard: writes the cleaner's tables, ledger/ and, if asked, surviving/ of the same key."""
+    kind, books = cleaner.kind, []
+    rejected: list[pa.RecordBatch] = []
     with ExitStack() as stack:
-        writers = {
-            table: stack.enter_context(
-                ShardWriter(
-                    root,
-                    shard_path(table, key),
-                    schema,
-                    compression=config.compression,
-                    text_column="text" if table == DOCUMENTS else None,
-                )
-            )
-            for table, schema in schemas.items()
-        }
-        for batch in surviving_batches(dataset, key):
-            documents, table, removed = clean_batch(batch, config, given)
-            writers[DOCUMENTS].write(documents)
-            writers[SIGNALS].write(table)
-            writers[LEDGER_TABLE].write(removed)
+        writers = _Writers(stack, root, key, config, kind.content)
+        for table, schema in cleaner.schemas.items():
+            writers.add(table, schema, counted=table == kind.table)
+        writers.add(LEDGER_TABLE, LEDGER.schema)
+        if materialize:
+            writers.add(SURVIVING, kind.record.schema)
+        for batch in surviving_batches(dataset, key, table=kind.table):
+            tables, removed, dead = clean_batch(batch, cleaner)
+            writers.write({**tables, LEDGER_TABLE: removed})
             if materialize:
-                writers[SURVIVING].write(survivors(documents, removed.column("id")))
-            counts = ledger.by_source(batch)
-            books.append(ledger.count(counts, [removed]))
-            progress.advance(len(batch), batch.column("text").nbytes)
-    shards = tuple(writer.shard for writer in writers.values() if writer.shard is not None)
-    return Report(key, shards, ledger.add(books))
+                writers.write({SURVIVING: survivors(tables[kind.table], removed.column("id"))})
+            rejected.append(dead)
+            books.append(ledger.count(ledger.by_source(batch), [removed, dead]))
+            progress.advance(len(batch), batch.column(kind.content).nbytes)
+        for dead in rejected:  # behind the others, as where an earlier run's are taken
+            writers.write({LEDGER_TABLE: dead})
+    return Report(key, writers.shards(), ledger.add(books))
 
 
-def decide_shard(key: str, earlier: Dataset, root: str, config: CleanConfig, materialize: bool) -> Report:
+def decide_shard(
+    key: str, earlier: Dataset, root: str, config: CleanConfig, materialize: bool, cleaner: Cleaner
+) -> Report:
     """Decide on one shard by the signals that an earlier run measured: what clean_shard writes, without its work."""
-    (source,) = earlier.roots
-    shards = [earlier.shard(table, key) for table in (DOCUMENTS, SIGNALS)]
+    (source,), kind, books, start = earlier.roots, cleaner.kind, [], 0
+    shards = [earlier.shard(table, key) for table in cleaner.schemas]
     taken = [copy_shard(shard, source, root) for shard in shards if shard is not None]
-    asked, books, start = config.rules, [], 0
-    table = earlier.table(SIGNALS, key)  # its batches begin at other rows than those of the documents
-    measured = derived({name: table[name].to_numpy() for name in table.column_names[1:]}, config)
+    table = earlier.table(SIGNALS, key)  # its batches begin at other rows than those of the records
+    measured = cleaner.derived(measured_columns(table))
     with ExitStack() as stack:
-
-        def writer(table: str, schema: pa.Schema) -> ShardWriter:
-            path = shard_path(table, key)
-            return stack.enter_context(ShardWriter(root, path, schema, compression=config.compression))
-
-        writers = [writer(LEDGER_TABLE, LEDGER.schema)]
-        writers += [writer(SURVIVING, DOCUMENT.schema)] if materialize else []
-        for documents in earlier.batches(DOCUMENTS, key):
-            here = slice(start, start := start + len(documents))
-            if documents.column("id") != table["id"][here].combine_chunks():
-                raise SchemaError(f"{files.redact(source)}: signals/ and documents/ of shard {key} are not row for row")
-            removed = decide_rows(documents, {rule.signal: measured[rule.signal][here] for rule in asked}, asked)
-            writers[0].write(removed)
+        writers = _Writers(stack, root, key, config, kind.content)
+        writers.add(LEDGER_TABLE, LEDGER.schema)
+        if materialize:
+            writers.add(SURVIVING, kind.record.schema)
+        for records in earlier.batches(kind.table, key):
+            here = slice(start, start := start + len(records))
+            if records.column("id") != table["id"][here].combine_chunks():
+                raise SchemaError(
+                    f"{files.redact(source)}: signals/ and {kind.table}/ of shard {key} are not row for row"
+                )
+            asked = {rule.signal: measured[rule.signal][here] for rule in cleaner.rules}
+            removed = decide_rows(records, asked, cleaner.rules)
+            writers.write({LEDGER_TABLE: removed})
             if materialize:
-                writers[1].write(survivors(documents, removed.column("id")))
-            books.append(ledger.count(ledger.by_source(documents), [removed]))
-            progress.advance(len(documents), documents.column("text").nbytes)
-    written = [one.shard for one in writers if one.shard is not None]
-    return Report(key, (*taken, *written), ledger.add(books))
+                writers.write({SURVIVING: survivors(records, removed.column("id"))})
+            books.append(ledger.count(ledger.by_source(records), [removed]))
+            progress.advance(len(records), records.column(kind.content).nbytes)
+        for batch in dead_letters(earlier, key):
+            writers.write({LEDGER_TABLE: batch})
+            books.append(ledger.count(ledger.by_source(batch), [batch]))
+    return Report(key, (*taken, *writers.shards()), ledger.add(books))
 
 
-def measured_before(output: str, dataset: Dataset, config: CleanConfig, given: Given) -> Dataset | None:
-    """The earlier output in the place of `output`, where this run would repair and measure the same; else None."""
+def dead_letters(dataset: Dataset, key: str) -> list[pa.RecordBatch]:
+    """The ledger rows of one shard about records that could not be read."""
+    if dataset.shard(LEDGER_TABLE, key) is None:
+        return []
+    rows = dataset.table(LEDGER_TABLE, key)
+    found: list[pa.RecordBatch] = rows.filter(pc.equal(rows["action"], REJECTED)).combine_chunks().to_batches()
+    return [batch for batch in found if len(batch)]
+
+
+def measured_before(output: str, dataset: Dataset, config: CleanConfig, cleaner: Cleaner) -> Dataset | None:
+    """The earlier output in the place of `output`, where this run would prepare and measure the same; else None."""
     if not (files.is_local(output) and files.exists(files.join(output, MANIFEST_PATH))):
         return None
     try:
@@ -161,55 +186,37 @@ def measured_before(output: str, dataset: Dataset, config: CleanConfig, given: G
         return None
     (manifest,) = earlier.manifests
     same = manifest.stage == STAGE and manifest.inputs == dataset.sha256s and manifest.versions == versions()
-    same = same and manifest.facts.get("given", Given().digest()) == given.digest()
-    if not same or measuring(manifest.config) != measuring(to_dict(config)) or not earlier.keys(SIGNALS):
+    given = cleaner.given if isinstance(cleaner, Texts) else None
+    same = same and manifest.facts.get("given", Given().digest()) == (given or Given()).digest()
+    if not same or not earlier.keys(SIGNALS) or not set(cleaner.schemas) <= set(earlier.tables()):
+        return None
+    if cleaner.settings(manifest.config) != cleaner.settings(json.loads(json.dumps(to_dict(config)))):
         return None
     try:
-        for table in (DOCUMENTS, SIGNALS):
+        for table in cleaner.schemas:
             for key in earlier.keys(table):
                 names = earlier.open_shard(table, key).schema.names
-                if table == SIGNALS and names != signals_of(config).schema.names:
+                if table == SIGNALS and names != cleaner.schemas[SIGNALS].names:
                     return None
     except (SchemaError, OSError):  # damaged or incomplete: what a whole run mends
         return None
     return earlier
 
 
-def measuring(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what texts become and what is measured, of a configuration as the manifest has it."""
-    plain = json.loads(json.dumps(config))
-    plain["language"] = {"max_chars": plain["language"]["max_chars"]}
-    return {name: value for name, value in plain.items() if name not in _DECIDING}
-
-
-@dataclass
-class CleanShards(beam.PTransform):
-    """Clean shards by key; each becomes a report."""
-
-    dataset: Dataset
-    root: str
-    config: CleanConfig
-    materialize: bool = False
-    given: Given | None = None
-
-    def expand(self, keys: beam.PCollection) -> beam.PCollection:
-        """Map over the keys."""
-        return keys | "CleanShard" >> beam.Map(
-            clean_shard, self.dataset, self.root, self.config, self.materialize, self.given
-        ).with_output_types(Report)
-
-
 def build(
-    pipeline: beam.Pipeline,
-    dataset: Dataset,
-    root: str,
-    config: CleanConfig,
-    materialize: bool = False,
-    given: Given | None = None,
+    pipeline: beam.Pipeline, dataset: Dataset, root: str, config: CleanConfig, materialize: bool, cleaner: Cleaner
 ) -> beam.PCollection:
-    """Build the pipeline over a dataset's document shards; results are reports."""
-    keys = dataset.keys(DOCUMENTS)
-    return pipeline | "Keys" >> beam.Create(keys) | "Clean" >> CleanShards(dataset, root, config, materialize, given)
+    """Build the pipeline over a dataset's shards; results are reports."""
+    clean = beam.Map(clean_shard, dataset, root, config, materialize, cleaner).with_output_types(Report)
+    return pipeline | "Keys" >> beam.Create(dataset.keys(cleaner.kind.table)) | "Clean" >> clean
+
+
+def build_decide(
+    pipeline: beam.Pipeline, earlier: Dataset, root: str, config: CleanConfig, materialize: bool, cleaner: Cleaner
+) -> beam.PCollection:
+    """Build the pipeline that decides anew on what an earlier run measured; results are reports."""
+    decide = beam.Map(decide_shard, earlier, root, config, materialize, cleaner).with_output_types(Report)
+    return pipeline | "Keys" >> beam.Create(earlier.keys(cleaner.kind.table)) | "Decide" >> decide
 
 
 def read_given(config: CleanConfig) -> Given:
@@ -221,67 +228,59 @@ def read_given(config: CleanConfig) -> Given:
     return Given(read_key(config.pii), words)
 
 
-def check_names(config: CleanConfig, sources: Sequence[str]) -> None:
+def check_names(config: CleanConfig, sources: Sequence[str], asked: Sequence[Rule]) -> None:
     """Raise ConfigError for a ceiling about a source or a rule that is not there."""
-    asked = [rule.name for rule in config.rules]
+    names = [rule.name for rule in asked]
     for key in config.ceilings:
         source, _, rule = key.partition("/")
-        if source not in (*sources, "*") or (rule and rule not in asked):
+        if source not in (*sources, "*") or (rule and rule not in names):
             raise ConfigError(
                 f"ceilings: {key!r} is none of the sources ({', '.join(sources)}) or '*', with or without '/' and a "
-                f"rule that is asked ({', '.join(asked)})"
+                f"rule that is asked ({', '.join(names)})"
             )
 
 
-def build_decide(
-    pipeline: beam.Pipeline, earlier: Dataset, root: str, config: CleanConfig, materialize: bool
-) -> beam.PCollection:
-    """Build the pipeline that decides anew on what an earlier run measured; results are reports."""
-    return (
-        pipeline
-        | "Keys" >> beam.Create(earlier.keys(DOCUMENTS))
-        | "Decide" >> beam.Map(decide_shard, earlier, root, config, materialize).with_output_types(Report)
-    )
+def cleaner_of(kind: Kind, config: CleanConfig) -> Cleaner:
+    """What cleans records of a kind. ValueError or OSError where something that the configuration names is missing."""
+    return Images(config.images) if kind == IMAGE_KIND else Texts(config, read_given(config))
 
 
 def run(
     inputs: Sequence[str], output: str, config: CleanConfig, options: RunOptions, materialize: bool = False
 ) -> None:
     """Clean dataset directories (one or more, of ingest) into `output` and print the summary."""
-    dataset = Dataset.open(*inputs).require(DOCUMENTS)
-    check_names(config, list(dataset.books))
-    given = read_given(config)
-    earlier = measured_before(output, dataset, config, given)
+    dataset = Dataset.open(*inputs)
+    cleaner = cleaner_of(kind_of(dataset), config)
+    check_names(config, list(dataset.books), cleaner.rules)
+    earlier = measured_before(output, dataset, config, cleaner)
     with begin(STAGE, output, config, options, [dataset]) as stage:
-        total = dataset.content_bytes()
+        total, args = dataset.content_bytes(cleaner.kind.table), (stage.root, config, materialize, cleaner)
         if earlier is not None:
-            reports = stage.pipeline(
-                "decide", lambda p: build_decide(p, earlier, stage.root, config, materialize), total
-            )
+            reports = stage.pipeline("decide", lambda p: build_decide(p, earlier, *args), total)
         else:
-            reports = stage.pipeline(
-                "clean", lambda p: build(p, dataset, stage.root, config, materialize, given), total
-            )
-        check_ceilings(ledger.add(report.books for report in reports), config.ceilings)
-        facts = {"given": given.digest()} if given != Given() else {}
+            reports = stage.pipeline("clean", lambda p: build(p, dataset, *args), total)
+        books = ledger.add(report.books for report in reports)
+        check_rejected(books, *cleaner.ceiling)
+        check_ceilings(books, config.ceilings)
+        given = cleaner.given if isinstance(cleaner, Texts) else None
+        facts = {"given": given.digest()} if given not in (None, Given()) else {}
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [], facts=facts)
+    table, noun = cleaner.kind.table, cleaner.kind.noun
     where = (
         "surviving/ holds the kept records"
         if materialize
-        else (
-            "documents/ holds all repaired records; ledger/ names those that are removed "
-            "(--materialize writes the others)"
-        )
+        else f"{table}/ holds all prepared {noun}; ledger/ names those that are removed (--materialize writes the rest)"
     )
-    reused = ("documents/ and signals/ are those of the run before: only the rules changed",) if earlier else ()
+    reused = (f"{table}/ and signals/ are those of the run before: only the rules changed",) if earlier else ()
     print_summary(stage, (*reused, where))
 
 
 COMMAND = StageCommand(
     STAGE,
     """
-    Repair and normalise documents, measure signals, and decide by rules.
-    Writes documents/ (repaired), signals/ (row for row beside them) and ledger/ (who is removed, why, by what score).
+    Repair and normalise texts, or decode and resize images; measure signals, and decide by rules.
+    Writes documents/ or images/, signals/ (row for row beside them) and ledger/ (who is removed, why, by what score);
+    of images also thumbnails/, on which dedupe decides.
     """,
     CleanConfig,
     materialize=True,

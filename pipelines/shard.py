@@ -1,10 +1,10 @@
-"""Apply all decisions in one pass over the text, and write shuffled, split, even shards.
+"""Apply all decisions in one pass over the records, and write shuffled, split, even shards.
 
     python -m pipelines.shard --input data/clean --decisions data/dedupe --output data/shards --config params.yaml
 
-The plan (which record goes where, in which order) is made of ids and sizes and crosses the shuffle; the text is read
-again from its shard, where it is written. The order is a function of (seed, id): it does not depend on how the input
-is sharded.
+The plan (which record goes where, in which order) is made of ids and sizes and crosses the shuffle; texts and images
+are read again from their shard, where they are written. The order is a function of (seed, id): it does not depend on
+how the input is sharded.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from pipelines.core.config import ConfigError
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset, expand, shard_path, sorted_by_id, survivors
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes, mixed64
+from pipelines.core.kinds import IMAGE_KIND, Kind, kind_of
 from pipelines.core.runners import RunOptions
 from pipelines.core.shards import BATCH_BYTES, ShardWriter, take_rows, write_shard
 from pipelines.core.stage import Report, begin
 from pipelines.core.summary import print_summary
 from schemas.base import SchemaError
-from schemas.document import DOCUMENT
+from schemas.image import IMAGES, THUMBNAILS
 from schemas.ledger import LEDGER, REMOVED
 
 STAGE = "shard"
@@ -44,19 +45,21 @@ _PLAN_SCHEMA = pa.schema(
         pa.field("row", pa.uint32(), False),
     ]
 )
-_GATHER_BYTES = 32 << 20  # of text that a writer holds at a time
-_ROW_BYTES = 200  # of a document's other columns, about
+_GATHER_BYTES = 32 << 20  # of content that a writer holds at a time
+_ROW_BYTES = 200  # of a record's other columns, about
 _FULL = 2.0**64
-_RESERVED = (DOCUMENTS, LEDGER_TABLE, "signals", "index", "clusters", "surviving")  # tables of other stages
+# tables of other stages
+_RESERVED = (DOCUMENTS, IMAGES, THUMBNAILS, LEDGER_TABLE, "signals", "index", "clusters", "surviving")
 
 
 @dataclass(frozen=True)
 class ShardConfig:
     """How the surviving records become a dataset.
 
-    seed: of the order, the splits and the sampling. shard_bytes: text bytes that a shard aims at. splits: share of each
-    split; records of one cluster of near-duplicates fall on one side. weights: by source; 0.5 keeps half of the records
-    (by hash of the id), 2 writes each of them twice; sources that are not named have weight 1.
+    seed: of the order, the splits and the sampling. shard_bytes: bytes of text or images that a shard aims at.
+    splits: share of each split; records of one cluster of near-duplicates fall on one side. weights: by source; 0.5
+    keeps half of the records (by hash of the id), 2 writes each of them twice; sources that are not named have weight
+    1.
     """
 
     seed: int = 0
@@ -93,7 +96,7 @@ def copies(ids: np.ndarray, weights: np.ndarray, config: ShardConfig) -> np.ndar
 
 
 def shard_counts(content_bytes: int, config: ShardConfig) -> dict[str, int]:
-    """Number of shards per split, from the bytes of text that are expected to survive."""
+    """Number of shards per split, from the bytes of content that are expected to survive."""
     return {
         split: max(1, math.ceil(content_bytes * share / config.shard_bytes)) for split, share in config.splits.items()
     }
@@ -189,6 +192,7 @@ def plan_shard(
     task: tuple[int, str],
     documents: Dataset,
     decisions: Sequence[Dataset],
+    kind: Kind,
     counts: Mapping[str, int],
     config: ShardConfig,
 ) -> Iterator[Keyed]:
@@ -199,7 +203,7 @@ def plan_shard(
     start, removed = 0, 0
     records, repeated = Counter[str](), Counter[str]()
     ledger_rows = [row for row in decided.removed.combine_chunks().to_batches() if len(row)]
-    for batch in documents.batches(DOCUMENTS, key, ["id", "source", "locator"]):
+    for batch in documents.batches(kind.table, key, ["id", "source", "locator"]):
         rows = pa.array(np.arange(start, start + len(batch)))
         start += len(batch)
         alive = survivors(batch.append_column("row", rows), own_removed)
@@ -224,7 +228,7 @@ def plan_shard(
 
 
 def write_output(
-    key: str, batches: Sequence[pa.RecordBatch], keys: Sequence[str], documents: Dataset, root: str
+    key: str, batches: Sequence[pa.RecordBatch], keys: Sequence[str], documents: Dataset, kind: Kind, root: str
 ) -> Report:
     """Write one output shard: the ledger of an input shard, or the planned records of a split."""
     table, name = key.split("/", 1)
@@ -234,73 +238,80 @@ def write_output(
     plan = pa.Table.from_batches(batches).combine_chunks()
     order = np.lexsort([plan["row"].to_numpy(), plan["shard"].to_numpy(), plan["order"].to_numpy()])
     shard, row = plan["shard"].to_numpy()[order], plan["row"].to_numpy()[order]
-    # Fixed before the first row: how the text is gathered must not show in the shard.
-    rows_per_batch = max(1, int(BATCH_BYTES / mean_row_bytes(documents)))
-    with ShardWriter(root, path, DOCUMENT.schema, rows_per_batch=rows_per_batch, text_column="text") as writer:
-        for batch in gather_text(shard, row, keys, documents):
+    # Fixed before the first row: how the content is gathered must not show in the shard.
+    rows_per_batch, schema = max(1, int(BATCH_BYTES / mean_row_bytes(documents, kind))), kind.record.schema
+    with ShardWriter(root, path, schema, rows_per_batch=rows_per_batch, text_column=kind.content) as writer:
+        for batch in gather(shard, row, keys, documents, kind):
             writer.write(batch)
-            progress.advance(len(batch), batch.column("text").nbytes)
+            progress.advance(len(batch), batch.column(kind.content).nbytes)
     assert writer.shard is not None
     return Report(key, (writer.shard,))
 
 
-def mean_row_bytes(documents: Dataset) -> float:
-    """Mean size of a document, at least 1; independent of how the documents are sharded."""
-    shards = documents.of(DOCUMENTS)
+def mean_row_bytes(documents: Dataset, kind: Kind) -> float:
+    """Mean size of a record, at least 1; independent of how the records are sharded."""
+    shards = documents.of(kind.table)
     return max(
         1.0, sum(shard.text_bytes for shard in shards) / max(1, sum(shard.rows for shard in shards)) + _ROW_BYTES
     )
 
 
-def gather_text(
-    shard: np.ndarray, row: np.ndarray, keys: Sequence[str], documents: Dataset
+def gather(
+    shard: np.ndarray, row: np.ndarray, keys: Sequence[str], documents: Dataset, kind: Kind
 ) -> Iterator[pa.RecordBatch]:
-    """Read documents by (shard number, row), in the order given, holding about _GATHER_BYTES of them at a time."""
-    step = max(1, int(_GATHER_BYTES / mean_row_bytes(documents)))
+    """Read records by (shard number, row), in the order given, holding about _GATHER_BYTES of them at a time."""
+    schema = kind.record.schema
+    step = max(1, int(_GATHER_BYTES / mean_row_bytes(documents, kind)))
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         order = np.lexsort([row[part], shard[part]])
         pieces = []
         for number in np.unique(shard[part]):
-            reader = documents.open_shard(DOCUMENTS, keys[number])
+            reader = documents.open_shard(kind.table, keys[number])
             mine = order[shard[part][order] == number]
-            pieces.append(take_rows(reader, row[part][mine].astype(np.int64), DOCUMENT.schema.names))
+            pieces.append(take_rows(reader, row[part][mine].astype(np.int64), schema.names))
         inverse = np.empty_like(order)
         inverse[order] = np.arange(len(order))
-        yield pa.concat_batches(pieces).take(pa.array(inverse)).replace_schema_metadata(DOCUMENT.schema.metadata)
+        yield pa.concat_batches(pieces).take(pa.array(inverse)).replace_schema_metadata(schema.metadata)
 
 
 def build(
-    pipeline: beam.Pipeline, documents: Dataset, decisions: Sequence[Dataset], root: str, config: ShardConfig
+    pipeline: beam.Pipeline,
+    documents: Dataset,
+    decisions: Sequence[Dataset],
+    kind: Kind,
+    root: str,
+    config: ShardConfig,
 ) -> beam.PCollection:
     """Build the pipeline: plan by input shard, write by output shard; results are reports."""
-    keys = documents.keys(DOCUMENTS)
-    counts = shard_counts(expected_bytes(documents, decisions, config), config)
+    keys = documents.keys(kind.table)
+    counts = shard_counts(expected_bytes(documents, decisions, kind, config), config)
     none = pa.RecordBatch.from_arrays([pa.array([], f.type) for f in _PLAN_SCHEMA], schema=_PLAN_SCHEMA)
     # An output shard that no record falls into is written all the same: readers expect every split.
     empty = [batch_element(f"{split}/{i:05d}", none) for split, count in counts.items() for i in range(count)]
     plans = (
         pipeline
         | "Shards" >> beam.Create(list(enumerate(keys)))
-        | "Plan" >> beam.FlatMap(plan_shard, documents, decisions, counts, config).with_output_types(Keyed)
+        | "Plan" >> beam.FlatMap(plan_shard, documents, decisions, kind, counts, config).with_output_types(Keyed)
     )
     outputs = pipeline | "Outputs" >> beam.Create(empty).with_output_types(Keyed)
-    return (plans, outputs) | beam.Flatten() | "Write" >> GroupBatches(write_output, (keys, documents, root))
+    return (plans, outputs) | beam.Flatten() | "Write" >> GroupBatches(write_output, (keys, documents, kind, root))
 
 
-def expected_bytes(documents: Dataset, decisions: Sequence[Dataset], config: ShardConfig) -> int:
-    """Bytes of text that will be written, as the manifests and the weights foresee it."""
+def expected_bytes(documents: Dataset, decisions: Sequence[Dataset], kind: Kind, config: ShardConfig) -> int:
+    """Bytes of content that will be written, as the manifests and the weights foresee it."""
     books = documents.books
     kept = sum(one.kept for one in books.values())
     written = sum(one.kept * config.weights.get(source, 1.0) for source, one in books.items())
     removed = sum(shard.rows for one in decisions for shard in one.of(LEDGER_TABLE))
-    rows = sum(shard.rows for shard in documents.of(DOCUMENTS))
-    return int(documents.content_bytes() * max(0.0, written - removed) / max(1, rows)) if kept else 0
+    rows = sum(shard.rows for shard in documents.of(kind.table))
+    return int(documents.content_bytes(kind.table) * max(0.0, written - removed) / max(1, rows)) if kept else 0
 
 
 def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: ShardConfig, options: RunOptions) -> None:
-    """Write the surviving documents of `inputs` as a dataset directory and print the summary."""
-    documents = Dataset.open(*inputs).require(DOCUMENTS)
+    """Write the surviving records of `inputs` as a dataset directory and print the summary."""
+    documents = Dataset.open(*inputs)
+    kind = kind_of(documents)
     decided = open_decisions(decisions)
     for one in decided:
         check_decisions(documents, one)
@@ -309,12 +320,14 @@ def run(inputs: Sequence[str], decisions: Sequence[str], output: str, config: Sh
         raise ConfigError(f"weights name {', '.join(unknown)}; the input holds: {', '.join(documents.books)}")
     with begin(STAGE, output, config, options, [documents, *decided]) as stage:
         reports = stage.pipeline(
-            "shard", lambda p: build(p, documents, decided, stage.root, config), documents.content_bytes()
+            "shard",
+            lambda p: build(p, documents, decided, kind, stage.root, config),
+            documents.content_bytes(kind.table),
         )
         splits = list(config.splits)
         shards = [shard for report in reports for shard in report.shards]
         books = ledger.add(report.books for report in reports)
-        readme = card.card(config.title, splits, shards, books, _CARD)
+        readme = card.card(config.title, splits, shards, books, _rows(kind) + _CARD)
         extra = card.write_hugging_face_files(stage.root, splits, shards, readme)
         stage.commit(
             reports,
@@ -362,14 +375,24 @@ def check_decisions(documents: Dataset, decided: Dataset) -> None:
         )
 
 
-_CARD = """
+_DOCUMENT_ROWS = """
 Each row is one document: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `text`, `content_hash`,
 `metadata` (JSON).
-
+"""
+_IMAGE_ROWS = """
+Each row is one image: `id` (16 bytes), `source`, `locator` (where it came from), `path`, `image` (its bytes and file
+name; `datasets` gives a PIL image), `width`, `height`, `label`, `caption`, `content_hash` and `sha256` (of the bytes as
+they were read, before they were prepared), `metadata` (JSON).
+"""
+_CARD = """
 Rows are shuffled globally by a seeded hash of the id; records that dedupe found to be duplicates of each other stand
 in one split. Shards are Arrow IPC streams with a file footer: `datasets`, `pyarrow.ipc`, `pyarrow.dataset`, polars and
 duckdb (through pyarrow) read them as they are. `_meta/manifest.json` names every shard with its sha256.
 """
+
+
+def _rows(kind: Kind) -> str:
+    return _IMAGE_ROWS if kind == IMAGE_KIND else _DOCUMENT_ROWS
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -387,7 +410,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 COMMAND = StageCommand(
     STAGE,
     """
-    Apply all decisions in one pass over the text. Writes train/, validation/, test/ (or the splits you name),
+    Apply all decisions in one pass over texts or images. Writes train/, validation/, test/ (or the splits you name),
     shuffled, in even shards, with a dataset card, and ledger/.
     """,
     ShardConfig,

@@ -16,11 +16,12 @@ from pipelines.core.dataset import Dataset
 from pipelines.core.shards import read_table, verify_shard
 from schemas.base import Record, SchemaError
 from schemas.document import DOCUMENT
+from schemas.image import IMAGE, THUMBNAIL
 from schemas.ledger import LEDGER
 from schemas.manifest import MANIFEST_PATH
 from schemas.signature import CLUSTER
 
-_RECORDS = {record.name.encode(): record for record in (DOCUMENT, LEDGER, CLUSTER)}
+_RECORDS = {record.name.encode(): record for record in (DOCUMENT, IMAGE, THUMBNAIL, LEDGER, CLUSTER)}
 
 
 def verify(root: str) -> str:

@@ -75,11 +75,12 @@ class StageCommand:
         if self.corpora:
             parser.add_argument(
                 "--corpora",
-                metavar="params.yaml",
-                help="of the directories that --input matches, take those named under `corpora` in this file",
+                metavar="params.yaml[:SECTION]",
+                help="of the directories that --input matches, take those named under `corpora` (or SECTION) there",
             )
         parser.add_argument("--output", required=True, metavar="DIR", help="dataset directory to write or replace")
         parser.add_argument("--config", metavar="params.yaml", help=f"YAML file with a section {self.name!r}")
+        parser.add_argument("--section", default=self.name, metavar="NAME", help="read another section of that file")
         parser.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable"
         )
@@ -132,7 +133,7 @@ class StageCommand:
 
     def _run(self, args: argparse.Namespace, beam_args: tuple[str, ...], body: Callable[..., None]) -> None:
         keep_freed_memory()
-        config = load(self.config, self.name, args.config, args.set)
+        config = load(self.config, args.section, args.config, args.set)
         memory, resume = getattr(args, "memory", 0), _asked(args) if getattr(args, "resume", False) else ""
         options = RunOptions(args.runner, args.workers, args.mode, beam_args, args.dry_run, memory, resume)
         configure_filesystems(beam_args)
@@ -143,7 +144,7 @@ class StageCommand:
 
 
 # what a command line says about how to run, or what the configuration that comes of it says better
-_HOW = {"config", "set", "runner", "workers", "mode", "dry_run", "debug", "memory", "resume"}
+_HOW = {"config", "section", "set", "runner", "workers", "mode", "dry_run", "debug", "memory", "resume"}
 
 
 def _asked(args: argparse.Namespace) -> str:

@@ -79,9 +79,10 @@ def _read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
-def corpora_of(path: str | Path) -> list[str]:
-    """The names under `corpora` in a YAML file; ConfigError where there are none."""
-    names = list(_section(Path(path), "corpora"))
+def corpora_of(path: str) -> list[str]:
+    """The names under `corpora` in a YAML file, or under SECTION of 'FILE:SECTION'; ConfigError where there are none."""
+    name, _, section = path.partition(":")
+    names = list(_section(Path(name), section or "corpora"))
     if not names:
         raise ConfigError(f"{path} names no corpora")
     return [str(name) for name in names]

@@ -17,6 +17,7 @@ from schemas.manifest import MANIFEST_PATH, Shard
 
 STAGE_ORDER = ("ingest", "clean", "lines", "decontaminate", "dedupe", "shard", "pack")
 _EXCERPT = 100
+_BULKY = ("signature", "sketch", "thumbnail", "views", "gradient")  # what no person reads
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def resolve_id(datasets: list[Dataset], wanted: str) -> bytes:
         pass
     matches: dict[bytes, str] = {}
     for dataset in datasets:
-        for table in ("documents", "ledger"):
+        for table in ("documents", "images", "ledger"):
             for shard in dataset.of(table) if dataset.manifests[0].stage == "ingest" else []:
-                columns = ["id", "locator", *(["path"] if table == "documents" else [])]
+                columns = ["id", "locator", *(["path"] if table != "ledger" else [])]
                 for _, batch in _batches(dataset, shard, columns):
                     hits = batch.filter(_named(batch, wanted)).to_pylist()
                     matches |= {hit["id"]: hit["locator"] for hit in hits}
@@ -110,7 +111,10 @@ def _batches(dataset: Dataset, shard: Shard, columns: list[str] | None) -> Itera
 
 
 def _values(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
-    return {name: batch.column(name)[row].as_py() for name in batch.schema.names if name not in ("signature", "sketch")}
+    values = {name: batch.column(name)[row].as_py() for name in batch.schema.names if name not in _BULKY}
+    if isinstance(values.get("image"), dict):
+        values["image"] = len(values["image"]["bytes"])
+    return values
 
 
 def describe(stage: str, finding: Finding) -> list[str]:
@@ -120,20 +124,32 @@ def describe(stage: str, finding: Finding) -> list[str]:
     if finding.table == "ledger":
         return [_decision(values), f"  {where}"]
     if finding.table == "signals":
-        measured = [f"{name} {value:.4g}" for name, value in values.items() if name != "id"]
-        return ["signals: " + ", ".join(measured)]
+        told = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in values.items() if name != "id"}
+        return ["signals: " + ", ".join(f"{name} {value}" for name, value in told.items())]
+    if finding.table == "thumbnails":
+        return [f"decoded: {values['width']} × {values['height']}, pixels {values['pixel_hash'].hex()}"]
+    if finding.table == "index" and "shingle_count" not in values:
+        return [f"hashed: {where}"]
     if finding.table == "index":
         return [f"signed: {values['shingle_count']} distinct shingles, {values['length']} characters"]
     if finding.table == "clusters":
         return [f"in the cluster {values['cluster_id'].hex()} of {values['cluster_size']} verified duplicates"]
     if stage == "pack":
         return [f"packed in {where}: segments of {values['tokens']} tokens among {values['segments_in_row']}"]
-    lines = [f"{'written to' if stage == 'shard' else 'held in'} {where}: {_excerpt(values['text'])}"]
+    lines = [f"{'written to' if stage == 'shard' else 'held in'} {where}: {_content(values)}"]
     if stage == "ingest":
         lines.append(f"  source {values['source']!r}, locator {values['locator']!r}, file {values['path']!r}")
         if values.get("metadata"):
             lines.append(f"  metadata {_excerpt(values['metadata'])}")
     return lines
+
+
+def _content(values: dict[str, Any]) -> str:
+    if "text" in values:
+        return _excerpt(values["text"])
+    size = f"{values['width']} × {values['height']}, " if values["width"] is not None else ""
+    said = [f"{name} {_excerpt(values[name])}" for name in ("label", "caption") if values[name] is not None]
+    return ", ".join([f"{size}{values['image']:,} bytes", *said])
 
 
 def _decision(values: dict[str, Any]) -> str:

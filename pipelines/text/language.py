@@ -69,6 +69,14 @@ class Languages(NamedTuple):
     confidence: np.ndarray
 
 
+def fit(code: pa.Array | np.ndarray, confidence: np.ndarray, config: LanguageConfig) -> np.ndarray:
+    """How sure it is that each text is in a language to keep: its confidence, or 0 in another one; float64[n]."""
+    codes = code.to_numpy(zero_copy_only=False) if isinstance(code, pa.Array) else code
+    keep = list(config.keep)
+    kept = np.isin(np.asarray(codes, object).astype(str), keep) if keep else np.ones(len(codes), np.bool_)
+    return np.where(kept, confidence, 0.0)
+
+
 def languages(texts: pa.Array, config: LanguageConfig | None = None) -> Languages:
     """Identify the language of every text of a string or large_string array; a null counts as ""."""
     data, offsets = utf8(texts)

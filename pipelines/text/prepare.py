@@ -178,11 +178,8 @@ def derived(measured: Mapping[str, np.ndarray | pa.Array], config: CleanConfig) 
     """Add the signals that are not stored, because the decision's settings are in them, to what `prepare` measured."""
     if LANGUAGE not in measured:
         return dict(measured)
-    code, confidence = measured[LANGUAGE], measured["language_confidence"]
-    code = code.to_numpy(zero_copy_only=False) if isinstance(code, pa.Array) else code
-    keep = list(config.language.keep)
-    kept = np.isin(np.asarray(code, object).astype(str), keep) if keep else np.ones(len(code), np.bool_)
-    return {**measured, LANGUAGE_FIT: np.where(kept, confidence, 0.0)}
+    fit = language.fit(measured[LANGUAGE], measured["language_confidence"], config.language)
+    return {**measured, LANGUAGE_FIT: fit}
 
 
 def _languages(texts: pa.Array, config: LanguageConfig) -> dict[str, np.ndarray | pa.Array]:

@@ -130,19 +130,23 @@ PROFILES: dict[str, tuple[Rule, ...]] = {
 
 
 def rules(
-    profiles: Sequence[str], limits: Mapping[str, float | None], known: Collection[str], first: Sequence[Rule] = ()
+    profiles: Sequence[str],
+    limits: Mapping[str, float | None],
+    known: Collection[str],
+    first: Sequence[Rule] = (),
+    lists: Mapping[str, tuple[Rule, ...]] = PROFILES,
 ) -> tuple[Rule, ...]:
     """List the rules of some profiles in order, each once, with the user's own limits in their place or after them.
 
     limits: rule → threshold, None to switch the rule off. known: the signals that a limit may be about. first: rules
-    before those of the profiles. ValueError for another signal, or for an unknown profile.
+    before those of the profiles. lists: the profiles that there are. ValueError for another signal or profile.
     """
-    if unknown := [name for name in profiles if name not in PROFILES]:
-        raise ValueError(f"unknown profile {unknown[0]!r}; known: {', '.join(PROFILES)}")
+    if unknown := [name for name in profiles if name not in lists]:
+        raise ValueError(f"unknown profile {unknown[0]!r}; known: {', '.join(lists)}")
     for name in limits:
         if name[:4] not in ("min_", "max_") or name[4:] not in known:
             raise ValueError(f"unknown rule {name!r}: a rule is min_ or max_ and a signal; signals: {', '.join(known)}")
-    found = {rule.name: rule for some in (first, *(PROFILES[profile] for profile in profiles)) for rule in some}
+    found = {rule.name: rule for some in (first, *(lists[profile] for profile in profiles)) for rule in some}
     for name, limit in limits.items():
         if limit is None:
             found.pop(name, None)

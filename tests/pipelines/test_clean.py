@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 
 from pipelines import clean, ingest
-from pipelines.clean import clean_batch, signals_of
+from pipelines.clean_config import CleanConfig
+from pipelines.clean_texts import Texts, signals_of
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import content_hash, record_id
 from pipelines.core.shards import verify_shard
 from pipelines.text.language import LanguageConfig
 from pipelines.text.pii import PiiConfig
-from pipelines.text.prepare import CleanConfig, Given
+from pipelines.text.prepare import Given
 from schemas.document import DOCUMENT
 from schemas.ledger import LEDGER
 from schemas.manifest import Books
@@ -42,6 +43,12 @@ def batch(*texts: str) -> pa.RecordBatch:
         for i, text in enumerate(texts)
     ]
     return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT.schema)
+
+
+def clean_batch(given: pa.RecordBatch, config: CleanConfig) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
+    tables, removed, dead = clean.clean_batch(given, Texts(config))
+    assert not len(dead)
+    return tables["documents"], tables["signals"], removed
 
 
 def ingested(root: Path, texts: list[str], source: str = "s") -> Path:
@@ -185,7 +192,7 @@ def test_other_limits_decide_anew_on_the_same_signals_and_give_the_bytes_of_a_wh
     first = run(tmp_path / "d", source)
     limits = ["--set", "filters.min_chars=270", "--set", "filters.max_digit_ratio=null", "--materialize"]
     whole = run(tmp_path / "e", source, options=limits)
-    monkeypatch.setattr(clean, "clean_batch", None)  # nothing is repaired or measured again
+    monkeypatch.setattr(clean, "clean_shard", None)  # nothing is repaired or measured again
     again = run(tmp_path / "d", source, options=limits)
     assert again.sha256s == whole.sha256s != first.sha256s
 
@@ -319,7 +326,7 @@ def test_other_languages_to_keep_decide_anew_on_what_was_measured(
     source = ingested(tmp_path, [ENGLISH, CHINESE * 2])
     measure = ["--set", "measure=[language]", "--set", "profile=[none]"]
     run(tmp_path / "d", source, options=[*measure, "--set", "language.keep=[en]"])
-    monkeypatch.setattr(clean, "clean_batch", None)
+    monkeypatch.setattr(clean, "clean_shard", None)
     kept = run(tmp_path / "d", source, options=[*measure, "--set", "language.keep=[zh]"])
     assert kept.table("ledger")["locator"].to_pylist() == ["0"]
 

@@ -18,8 +18,10 @@ import pytest
 from apache_beam.runners.pipeline_context import PipelineContext
 
 from pipelines import clean, dedupe, ingest, pack, shard, tokenizer
-from pipelines.clean import CleanConfig
+from pipelines.clean_config import CleanConfig
+from pipelines.clean_texts import Texts
 from pipelines.core.dataset import Dataset
+from pipelines.core.kinds import TEXT
 from pipelines.core.runners import RunOptions, plan
 from pipelines.core.stage import CollectReports
 from pipelines.dedupe import DedupeConfig
@@ -63,12 +65,12 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
 
     return {
         "ingest read": lambda p: ingest.build(p, discover([str(corpus)], read), Corpus("lib"), OUT, scratch, config),
-        "clean": lambda p: clean.build(p, ingested, OUT, CleanConfig()),
+        "clean": lambda p: clean.build(p, ingested, OUT, CleanConfig(), False, Texts(CleanConfig())),
         "dedupe sign": lambda p: build_sign(p, [0], nodes, cleaned, "documents", whole, scratch, dedupe_config),
         "dedupe link": lambda p: build_link(p, nodes, whole, None, scratch, dedupe_config),
         "dedupe stars": lambda p: build_pass(p, ["edges/0.arrow"], "large", 2, range(2), scratch, "stars/000-large"),
         "dedupe verify": lambda p: build_verify(p, nodes, target, scratch, dedupe_config, spans),
-        "shard": lambda p: shard.build(p, cleaned, [decided], OUT, ShardConfig()),
+        "shard": lambda p: shard.build(p, cleaned, [decided], TEXT, OUT, ShardConfig()),
         "tokenizer count": tasks(tokenizer.count_shard, (sharded, learn)),
         "tokenizer sample": tasks(tokenizer.sample_shard, (sharded, scratch, {"train": {"lib": 1}}, learn)),
         "tokenizer train": tasks(tokenizer.train_model, (scratch, OUT, learn)),

@@ -15,8 +15,10 @@ import apache_beam as beam
 import pytest
 
 from pipelines import clean, ingest, shard
-from pipelines.clean import CleanConfig
+from pipelines.clean_config import CleanConfig
+from pipelines.clean_texts import Texts
 from pipelines.core.dataset import Dataset
+from pipelines.core.kinds import TEXT
 from pipelines.core.shards import AtomicFile
 from pipelines.dedupe import DedupeConfig
 from pipelines.ingest import Corpus, IngestConfig
@@ -153,7 +155,7 @@ def tasks(root: Path, corpus: Path, output: str) -> dict[str, Any]:
     planned = [
         element
         for i, name in enumerate(cleaned.keys())
-        for element in shard.plan_shard((i, name), cleaned, [decided], counts, ShardConfig())
+        for element in shard.plan_shard((i, name), cleaned, [decided], TEXT, counts, ShardConfig())
     ]
     rows = [batch for name, (report, batch) in planned if name == "train/00000" and not report]
     nodes = Nodes(tuple(shards_to_sign(output, cleaned, "documents", fixed=False)))
@@ -163,10 +165,12 @@ def tasks(root: Path, corpus: Path, output: str) -> dict[str, Any]:
         "ingest": lambda: list(
             ingest.ingest_task(task, Corpus("lib"), output, IngestConfig(read=read, shard_bytes=30000), 1)
         ),
-        "clean": lambda: clean.clean_shard(ingested.keys()[0], ingested, output, CleanConfig(), True),
+        "clean": lambda: clean.clean_shard(
+            ingested.keys()[0], ingested, output, CleanConfig(), True, Texts(CleanConfig())
+        ),
         "sign": lambda: list(sign_shard(0, nodes, cleaned, "documents", Round(0, 15, 1), DedupeConfig())),
         "materialize": lambda: write_decisions(name, [batch], signed, target, DedupeConfig()),
-        "write": lambda: shard.write_output("train/00000", rows, cleaned.keys(), cleaned, output),
+        "write": lambda: shard.write_output("train/00000", rows, cleaned.keys(), cleaned, TEXT, output),
     }
 
 

@@ -182,3 +182,27 @@ def test_the_console_is_quiet_but_for_the_summary(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ingest: ")
+
+
+def test_another_section_of_the_file_is_read_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("clean: {threshold: 0.1}\nclean_images: {threshold: 0.2}\n")
+    assert run("--config", str(path))[1][1] == Config(0.1)
+    assert run("--config", str(path), "--section", "clean_images")[1][1] == Config(0.2)
+
+
+def test_corpora_are_those_of_the_section_that_follows_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("corpora: {a: 1}\nimage_corpora: {b: 1}\n")
+    for name in "ab":
+        (tmp_path / "data" / name / "_meta").mkdir(parents=True)
+        (tmp_path / "data" / name / "_meta" / "manifest.json").write_text("{}")
+    command = StageCommand("clean", "Clean documents.", Config, corpora=True)
+
+    def inputs(corpora: str) -> list[str]:
+        seen: list[Any] = []
+        argv = ["--input", str(tmp_path / "data" / "*"), "--output", "o", "--corpora", corpora]
+        assert command.main(argv, lambda *given: seen.extend(given)) == 0
+        return [Path(one).name for one in seen[0].input]
+
+    assert (inputs(str(path)), inputs(f"{path}:image_corpora")) == (["a"], ["b"])
