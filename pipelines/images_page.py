@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from pipelines.core.page import environment
 from pipelines.core.texts import excerpt
 
 SIDE = 192  # pixels of the longer side of an image on the page: it is shown at about 140, and screens have more
@@ -19,9 +18,6 @@ _LOSSLESS = 32  # images up to this side are shown pixel by pixel
 _MOST = 12_000  # bytes of one image on the page; an ordinary photo has 5,000
 _QUALITIES = (75, 40, 10)  # of WebP; at 10, 192 × 192 pixels of noise have 9,000 bytes
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-
-_KANA, _HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7a3]")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
 
 
 class Preview(NamedTuple):
@@ -299,15 +295,6 @@ similarity to it, the least similar first. Look there for images that are no cop
 """
 
 
-def _language(text: str) -> str:
-    """Guess the language tag that has a browser choose the right glyphs for Han characters; 'und' for other text."""
-    if _KANA.search(text):
-        return "ja"
-    if _HANGUL.search(text):
-        return "ko"
-    return "zh" if len(_HAN.findall(text)) * 4 > len(text) else "und"
-
-
 def score(value: float, digits: int = 4) -> str:
     """Write a measured value with so many digits, and with all that stand before the point."""
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
@@ -319,19 +306,6 @@ def against(value: float, limit: float) -> str:
     return f"{score(value, digits)}, limit {score(limit)}"
 
 
-def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "number": lambda value: f"{value:,}",
-        "language": _language,
-        "line": excerpt,
-        "score": score,
-        # at least a hair for what is not 0, so that it can be seen
-        "width": lambda value, most: 0 if not value else max(2, round(1000 * value / most)),
-    }
-    return environment
-
-
 def render(**values: Any) -> str:
     """Make the page from the values that `pipelines.sheet.write` gathers; every text is escaped, and on one line."""
-    return _environment().from_string(_PAGE).render(style=_STYLE, **values)
+    return environment(line=excerpt, score=score).from_string(_PAGE).render(style=_STYLE, **values)
