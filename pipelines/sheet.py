@@ -128,8 +128,8 @@ def write(
     decided = read_ledgers([clean], shares.samples, shares.nearest)
     refused = [one for one in [*read_ledgers(earlier, config.samples, 0), *decided] if one.action == REJECTED]
     ruled = [one for one in decided if one.action == REMOVED]
-    copies, sizes = read_copies(dedupe)
-    clusters = choose_clusters(copies, sizes, shares.clusters, config.members)
+    copies = read_copies(dedupe)
+    clusters = choose_clusters(copies, shares.clusters, config.members)
     wanted = _wanted(ruled[: shares.rules], clusters, copies)
     found = walk([clean, *dedupe], wanted, ruled[: shares.rules], shares.samples, shares.nearest)
     sources = largest_sources(found)

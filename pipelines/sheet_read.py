@@ -1,7 +1,7 @@
 """Gather what a contact sheet shows: a few images of every kind, chosen by their ids, and counts of all of them.
 
 One pass over a few columns of each shard, then only the rows that are shown. In memory: the decisions of one shard, the
-removals of dedupe (about 60 bytes each), the counts by label, and the rows that are shown.
+removals of dedupe (about 80 bytes each), the counts by label, and the rows that are shown.
 """
 
 from __future__ import annotations
@@ -123,12 +123,14 @@ class Copies(NamedTuple):
     """What dedupe removed, one row each, sorted by (group, id).
 
     id, kept_id, group: S16; the group is the cluster, or the kept record where the removed one is in no cluster.
-    similarity: float64, NaN where it was not measured. reason: int64, positions in `reasons`.
+    size: int64, members of the cluster, 0 where there is none. similarity: float64, NaN where it was not measured.
+    reason: int64, positions in `reasons`.
     """
 
     id: np.ndarray
     kept_id: np.ndarray
     group: np.ndarray
+    size: np.ndarray
     similarity: np.ndarray
     reason: np.ndarray
     reasons: list[str]
@@ -150,8 +152,8 @@ class Cluster(NamedTuple):
     stars: list[Star]
 
 
-def read_copies(dedupe: Sequence[Dataset]) -> tuple[Copies, dict[bytes, int]]:
-    """Read what dedupe removed, and the sizes of the clusters by their ids."""
+def read_copies(dedupe: Sequence[Dataset]) -> Copies:
+    """Read what dedupe removed, and in which clusters."""
     parts: list[tuple[np.ndarray, ...]] = []
     names: dict[str, int] = {}
     for dataset, key in ((one, key) for one in dedupe for key in one.keys(LEDGER_TABLE)):
@@ -162,37 +164,34 @@ def read_copies(dedupe: Sequence[Dataset]) -> tuple[Copies, dict[bytes, int]]:
         parts.append((id_keys(rows["id"]), id_keys(rows["kept_id"]), similarity, np.array(reason, np.int64)))
     empty = np.zeros(0, "S16"), np.zeros(0, "S16"), np.zeros(0), np.zeros(0, np.int64)
     ids, kept, similarity, code = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
-    group = kept.copy()
-    sizes: dict[bytes, int] = {}
+    group, size = kept.copy(), np.zeros(len(ids), np.int64)
     by_id = np.argsort(ids, kind="stable")
     for dataset, key in ((one, key) for one in dedupe for key in one.keys(CLUSTERS)):
         table = dataset.table(CLUSTERS, key, ["id", "cluster_id", "cluster_size"])
         at = find(ids[by_id], id_keys(table["id"]))
-        gone = table.filter(pa.array(at >= 0))
-        group[by_id[at[at >= 0]]] = id_keys(gone["cluster_id"])
-        sizes |= zip(gone["cluster_id"].to_pylist(), gone["cluster_size"].to_pylist(), strict=True)
+        gone, rows = by_id[at[at >= 0]], table.filter(pa.array(at >= 0))
+        group[gone], size[gone] = id_keys(rows["cluster_id"]), rows["cluster_size"].to_numpy()
     order = np.lexsort([ids, group])
-    reasons = list(names)
-    return Copies(ids[order], kept[order], group[order], similarity[order], code[order], reasons), sizes
+    return Copies(ids[order], kept[order], group[order], size[order], similarity[order], code[order], list(names))
 
 
-def choose_clusters(copies: Copies, sizes: Mapping[bytes, int], count: int, images: int) -> dict[str, list[Cluster]]:
+def choose_clusters(copies: Copies, count: int, images: int) -> dict[str, list[Cluster]]:
     """Choose `count` clusters: a third are the least similar, a third the largest, the rest by hash; none twice.
 
     A cluster of two is never among the largest. images: at most so many of each are shown.
     """
     groups, first, removed = np.unique(copies.group, return_index=True, return_counts=True)
-    size = np.array([sizes.get(key_bytes(one), n + 1) for one, n in zip(groups, removed, strict=True)], np.int64)
+    size = np.where(copies.size[first] > 0, copies.size[first], removed + 1)
     least = np.full(len(groups), np.inf)
     np.fmin.at(least, np.searchsorted(groups, copies.group), copies.similarity)
-    mixed = hashes(pa.array([key_bytes(one) for one in groups], pa.binary(16)))
+    mixed = mixed64(groups.view(np.uint8).reshape(-1, 16), _SALT)
     rows = np.arange(len(groups))  # ties: by id
     taken: set[int] = set()
     chosen = {}
     for name, rank, end in (("least", least, count // 3), ("largest", -size, 2 * count // 3), ("hash", mixed, count)):
         order = np.lexsort([rows, rank])
         order = order[size[order] > 2] if name == "largest" else order
-        fresh = [i for i in order.tolist() if i not in taken][: end - len(taken)]
+        fresh = [i for i in order[:end].tolist() if i not in taken][: end - len(taken)]
         taken |= set(fresh)
         chosen[name] = [
             Cluster(key_bytes(groups[i]), int(size[i]), int(removed[i]), _stars(copies, first[i], removed[i], images))
