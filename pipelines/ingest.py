@@ -9,19 +9,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.core import files, ledger, progress
+from pipelines.core import files, kinds, ledger, progress
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError
-from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, shard_path
+from pipelines.core.dataset import LEDGER_TABLE, shard_path
 from pipelines.core.grouping import GroupBatches, Keyed, batch_element, report_element
 from pipelines.core.identity import id_bytes, record_id
 from pipelines.core.rolling import RollingWriter
@@ -31,12 +30,8 @@ from pipelines.core.stage import Report, StageRun, begin, check_rejected
 from pipelines.core.summary import print_summary
 from pipelines.readers import documents, images
 from pipelines.readers.base import IMAGES, TEXT, ReadConfig
-from pipelines.readers.batches import Batches
 from pipelines.readers.discover import KEYED, ReadTask, find_files, plan
-from schemas.base import Record
-from schemas.document import DOCUMENT, ID
-from schemas.image import IMAGE
-from schemas.image import IMAGES as IMAGE_TABLE
+from schemas.document import ID
 from schemas.ledger import LEDGER, REJECTED
 from schemas.manifest import Books
 
@@ -86,19 +81,8 @@ class Corpus:
         return f"{plain}-{task:05d}"
 
 
-class Kind(NamedTuple):
-    """What becomes of a kind of corpus: its table, the records and the column of their content, and who reads it."""
-
-    table: str
-    record: Record
-    content: str
-    read_task: Callable[[ReadTask, str, ReadConfig], Iterator[Batches]]
-
-
-KINDS = {
-    TEXT: Kind(DOCUMENTS, DOCUMENT, "text", documents.read_task),
-    IMAGES: Kind(IMAGE_TABLE, IMAGE, "image", images.read_task),
-}
+_KINDS = {TEXT: kinds.TEXT, IMAGES: kinds.IMAGE_KIND}
+_READERS = {TEXT: documents.read_task, IMAGES: images.read_task}
 
 
 # --- read: files → records, ledger ------------------------------------------------------------------------------------
@@ -106,11 +90,12 @@ KINDS = {
 
 def ingest_task(task: ReadTask, corpus: Corpus, root: str, config: IngestConfig, ranges: int) -> Iterator[Keyed]:
     """Write the shards of one task; yield a report per shard, and the ids by hash range where they can repeat."""
-    kind, prefix = KINDS[config.read.kind], corpus.prefix(task.index)
+    kind, read_task = _KINDS[config.read.kind], _READERS[config.read.kind]
+    prefix = corpus.prefix(task.index)
     tables = {kind.table: kind.record.schema, LEDGER_TABLE: LEDGER.schema}
     books: dict[str, list[dict[str, Books]]] = {}
     with RollingWriter(root, prefix, tables, config.shard_bytes, config.compression, kind.content) as writer:
-        for records, dead in kind.read_task(task, corpus.source, config.read):
+        for records, dead in read_task(task, corpus.source, config.read):
             writer.write({kind.table: records, LEDGER_TABLE: dead})
             start = writer.rows - len(records)
             counts = {corpus.source: len(records) + len(dead)}
@@ -172,7 +157,7 @@ def build(
 def drop_repeats(item: tuple[str, tuple[int, ...]], root: str, config: IngestConfig) -> Report:
     """Write one shard again, as KEY-u, without the rows whose id an earlier record has; they go to its ledger."""
     key, rows = item
-    kind, new = KINDS[config.read.kind], f"{key}-u"
+    kind, new = _KINDS[config.read.kind], f"{key}-u"
     records = read_table(files.join(root, shard_path(kind.table, key)))
     gone = np.zeros(len(records), bool)
     gone[list(rows)] = True
@@ -242,7 +227,7 @@ def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, o
         reports = _settle_repeats(stage, reports, corpus, config)
         check_rejected(ledger.add(report.books for report in reports), config.max_rejected, config.rejected_floor)
         stage.commit(
-            reports, kept_tables=[KINDS[config.read.kind].table], facts={"source": source, "files": len(found.files)}
+            reports, kept_tables=[_KINDS[config.read.kind].table], facts={"source": source, "files": len(found.files)}
         )
     notes = [f"{len(found.files):,} files read"]
     if found.skipped:

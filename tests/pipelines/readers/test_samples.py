@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from pipelines.readers import samples
 from pipelines.readers.base import Image, ImageReadConfig, Item
-from tests.pipelines.readers.image_files import Entry, config, images, input_file, rejects, tar_bytes
+
+sys.path.append(str(Path(__file__).resolve().parent))  # the writer of archives
+from image_files import Entry, config, images, input_file, rejects, tar_bytes
 
 
 def read(tmp_path: Path, *entries: Entry, **settings: Any) -> list[Item]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,9 @@ from pipelines.readers import tar
 from pipelines.readers.base import ReadConfig, Reject
 from pipelines.readers.decompress import open_stream
 from pipelines.readers.tar import Member
-from tests.pipelines.readers.image_files import member, tar_bytes
+
+sys.path.append(str(Path(__file__).resolve().parent))  # the writer of archives
+from image_files import member, tar_bytes
 
 NAMES = st.text(st.characters(exclude_characters="/\0\\", exclude_categories=["Cs"]), min_size=1, max_size=60)
 A, B, C = (("a.jpg", b"A" * 700), ("b.jpg", b"B" * 512), ("c.jpg", b""))
