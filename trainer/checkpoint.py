@@ -21,11 +21,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainer.model import Architecture, MaskedLM
+from trainer.resnet import ResNetArchitecture
+from trainer.vit import VitArchitecture
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(\d{8})")
 #: on them stands what `step` means, and what the moments are
-FIXED = ("model", "data", "mask", "optim.name", "run.seed", "run.rows", "run.micro_batches", "run.ramp_from")
+FIXED = ("task", "model", "data", "mask", "images", "optim.name", "run.seed", "run.rows", "run.micro_batches",
+         "run.ramp_from")  # fmt: skip
+#: architectures of images say which they are
+KINDS: dict[str | None, Any] = {None: Architecture, "vit": VitArchitecture, "resnet": ResNetArchitecture}
 
 
 class CheckpointError(ValueError):
@@ -43,13 +48,35 @@ class State:
 
     step: int
     manifest: str
-    architecture: Architecture
+    architecture: Any
     config: dict[str, Any]
     torch: str = torch.__version__
     epoch: int = 0
     rows: int = 0
     validation_loss: float | None = None
     tokenizer: str | None = None
+
+    @property
+    def goodness(self) -> tuple[float, ...] | None:
+        """What makes a checkpoint the best one, larger being better; None where nothing was measured."""
+        return None if self.validation_loss is None else goodness(self.validation_loss)
+
+
+@dataclass(frozen=True)
+class ImageState(State):
+    """The same of a model of images. validation_accuracy: measured beside the loss, where there are classes."""
+
+    validation_accuracy: float | None = None
+
+    @property
+    def goodness(self) -> tuple[float, ...] | None:
+        """Accuracy first, then the loss."""
+        return None if self.validation_loss is None else goodness(self.validation_loss, self.validation_accuracy)
+
+
+def goodness(loss: float, accuracy: float | None = None) -> tuple[float, ...]:
+    """Order evaluations: by accuracy where it is given, then by loss; larger is better."""
+    return (-loss,) if accuracy is None else (accuracy, -loss)
 
 
 class Writer:
@@ -164,13 +191,14 @@ def latest(folder: Path) -> Path | None:
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint of the lowest validation loss under `folder`, the earlier one of two; None where none has one."""
-    found = [(read_state(path).validation_loss, path) for path in _all(folder)]
-    return min(((loss, path) for loss, path in found if loss is not None), default=(0.0, None))[1]
+    """The checkpoint of the best evaluation under `folder`, the earlier one of two; None where none has one."""
+    found = [(read_state(path).goodness, path) for path in _all(folder)]
+    measured = [(good, path) for good, path in found if good is not None]
+    return max(measured, key=lambda one: one[0])[1] if measured else None
 
 
 def find(path: Path) -> Path:
-    """Resolve a checkpoint, a run's directory to its newest one, or RUN/best to that of the lowest validation loss.
+    """Resolve a checkpoint, a run's directory to its newest one, or RUN/best to that of the best evaluation.
 
     CheckpointError where there is none.
     """
@@ -186,15 +214,31 @@ def read_state(checkpoint: Path) -> State:
     """Read a checkpoint's state; CheckpointError where it is not one of ours."""
     try:
         data = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        return State(**{**data, "architecture": Architecture(**data["architecture"])})
+        parts: dict[str, Any] = {
+            name: tuple(part) if isinstance(part, list) else part for name, part in data["architecture"].items()
+        }
+        kind = ImageState if "validation_accuracy" in data else State
+        return kind(**{**data, "architecture": KINDS[parts.get("kind")](**parts)})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{checkpoint / STATE} is not the state of a checkpoint: {error}") from error
 
 
 def load_model(checkpoint: Path, device: torch.device | str = "cpu") -> tuple[MaskedLM, State]:
-    """Rebuild the model that a checkpoint holds."""
+    """Rebuild the language model that a checkpoint holds."""
     state = read_state(checkpoint)
+    if isinstance(state, ImageState):
+        raise CheckpointError(f"{checkpoint} holds a model of images: this is for text; see python -m trainer.vision")
     model = MaskedLM(state.architecture)
+    _fill(model, _load(checkpoint / WEIGHTS), checkpoint)
+    return model.to(device), state
+
+
+def load_image_model(checkpoint: Path, device: torch.device | str = "cpu") -> tuple[Any, ImageState]:
+    """Rebuild the model of images that a checkpoint holds."""
+    state = read_state(checkpoint)
+    if not isinstance(state, ImageState):
+        raise CheckpointError(f"{checkpoint} holds a model of text: give a run of python -m trainer.vision")
+    model = state.architecture.build()
     _fill(model, _load(checkpoint / WEIGHTS), checkpoint)
     return model.to(device), state
 
@@ -223,6 +267,23 @@ def start_from(checkpoint: Path, model: nn.Module, tokenizer: str | None) -> Non
     weights = _load(checkpoint / WEIGHTS)
     extra = {name for name in weights if name.startswith("next_sentence.")} - set(model.state_dict())
     _fill(model, {name: tensor for name, tensor in weights.items() if name not in extra}, checkpoint)
+
+
+def start_from_images(checkpoint: Path, model: nn.Module) -> list[str]:
+    """Load what fits of another model of images: its encoder, and heads of the same name and shape.
+
+    Returns the names of the model's tensors that keep their first values. CheckpointError where the encoders differ.
+    """
+    if not isinstance(read_state(checkpoint), ImageState):
+        raise CheckpointError(f"{checkpoint} holds a model of text: give a run of python -m trainer.vision")
+    weights, expected = _load(checkpoint / WEIGHTS), model.state_dict()
+    fits = {name for name, tensor in weights.items() if name in expected and expected[name].shape == tensor.shape}
+    if wrong := sorted(name for name in {*weights, *expected} - fits if name.startswith("model.")):
+        raise CheckpointError(f"{checkpoint} has another encoder: {wrong[0]}; give the same model options")
+    with torch.no_grad():
+        for name in fits:
+            expected[name].copy_(_like(weights[name], expected[name]))
+    return sorted(set(expected) - fits)
 
 
 def tokenizer_sha256(directory: Path) -> str | None:

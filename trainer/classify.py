@@ -220,6 +220,27 @@ def score(log_probabilities: np.ndarray, actual: np.ndarray, names: Sequence[str
     }
 
 
+def report(folder: Path, facts: Mapping[str, Any], columns: Mapping[str, Any], groups: Mapping[str, Sequence[str]],
+           log_probabilities: np.ndarray, actual: np.ndarray, names: Sequence[str], *, least: int,
+           unit: str = "texts") -> None:  # fmt: skip
+    """Write metrics.json (after `facts`), slices.json, confusion.csv and predictions.arrow, and print the measures.
+
+    columns: what to say of each example beside label, prediction and probability. The others: as of `slices`.
+    """
+    labels, guesses = ([names[number] for number in each] for each in (actual, log_probabilities.argmax(1)))
+    with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("actual", "predicted"), *zip(labels, guesses, strict=True)])
+    sure = np.exp(log_probabilities.max(1))
+    table = pa.table({**columns, "label": labels, "prediction": guesses, "probability": sure})
+    with pa.ipc.new_file(str(folder / "predictions.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    metrics = score(log_probabilities, actual, names)
+    found = slices(groups, log_probabilities, actual, names, least)
+    for name, value in (("slices.json", found), ("metrics.json", {**facts, **metrics})):
+        (folder / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(show(metrics, found, unit))
+
+
 def length_class(tokens: int) -> str:
     """Name a text's class of length: 1–15, 16–31, 32–63, … tokens, specials included; 0: empty."""
     top = 16 << (tokens // 16).bit_length()
@@ -258,19 +279,19 @@ def _natural(value: str) -> tuple[int, str]:
     return int(digits) if digits.isdecimal() else -1, value
 
 
-def show(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """Lay out metrics and slices for a terminal."""
+def show(metrics: Mapping[str, Any], report: Mapping[str, Any], unit: str = "texts") -> str:
+    """Lay out metrics and slices for a terminal. unit: what the examples are."""
 
     def line(name: str, *cells: Any) -> str:
         texts = (f"{each:.4f}" if isinstance(each, float) else str(each) for each in cells)
         return f"  {name:<28}" + "".join(f"{each:>19}" for each in texts)
 
     rows = {**metrics["classes"], "macro": {**metrics["macro"], "examples": metrics["examples"]}}
-    lines = [line("class", "texts", *MEASURES)]
+    lines = [line("class", unit, *MEASURES)]
     lines += [line(name, row["examples"], *(row[key] for key in MEASURES)) for name, row in rows.items()]
     lines += [line(key, metrics[key]) for key in ("accuracy", "log_loss", "calibration_error")]
     for field, part in report.items():
-        lines.append(line(f"by {field}", "texts", *GAPS))
+        lines.append(line(f"by {field}", unit, *GAPS))
         for value, row in list(part["groups"].items())[:SHOWN]:
             cells = (
                 row["examples"],

@@ -1,6 +1,7 @@
 """Export a model for `transformers`, which loads it by its Auto classes and computes the same logits.
 
 python -m trainer.export --checkpoint RUN_OR_CHECKPOINT --tokenizer DIR --output DIR
+python -m trainer.export --checkpoint RUN_OR_CHECKPOINT --output DIR                  of a ViT of trainer.vision
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from schemas.packed import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 from trainer import checkpoint
-from trainer.checkpoint import CheckpointError
+from trainer.checkpoint import CheckpointError, ImageState
 from trainer.cli import guarded
 from trainer.model import Architecture, Classifier, MaskedLM
+from trainer.vit import NORM_EPS, Vit, VitArchitecture
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -92,27 +96,144 @@ def export(model: MaskedLM | Classifier, tokenizer: Path, output: Path, labels: 
     CheckpointError where the tokenizer has no tokenizer.json or more ids than the model, or where `output` holds
     anything. The directory appears whole or not at all.
     """
-    if output.exists() and any(output.iterdir()):
-        raise CheckpointError(f"{output} is not empty: choose another --output")
     size = _vocabulary(tokenizer)
     if size > model.arch.vocab_size:
         raise CheckpointError(f"{tokenizer} has {size:,} ids, the model {model.arch.vocab_size:,}: not its tokenizer")
-    partial = output.parent / f".{output.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    config = hugging_face_config(model.arch, labels)
-    (partial / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = _begin(output)
     weights = {
-        name: tensor.detach().cpu().contiguous()
+        name: tensor
         for name, tensor in model.state_dict().items()
         if not name.startswith("next_sentence.")  # a head that `transformers` has no place for
     }
-    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+    _write(partial, {"config.json": hugging_face_config(model.arch, labels)}, weights)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, partial / name)
     _limit_length(partial / "tokenizer_config.json", max_length or model.arch.max_length)
+    _commit(partial, output)
+
+
+def export_images(model: Any, output: Path) -> None:
+    """Write config.json, preprocessor_config.json and model.safetensors of a ViT classifier to a new directory.
+
+    CheckpointError where `transformers` has no such model, or where `output` holds anything. The directory appears
+    whole or not at all.
+    """
+    if not isinstance(model, Vit):
+        raise CheckpointError(
+            "only a ViT classifier has a form in transformers that computes the same: a masked autoencoder has no "
+            "classes (fine-tune it with --init), and transformers' ResNet has batch normalisation instead of groups"
+        )
+    partial = _begin(output)
+    configs = {"config.json": vit_config(model.arch), "preprocessor_config.json": preprocessor_config(model.arch)}
+    _write(partial, configs, vit_weights(model))
+    _commit(partial, output)
+
+
+def vit_config(arch: VitArchitecture) -> dict[str, Any]:
+    """The config.json of ViTForImageClassification; mean pooling is a layer more."""
+    return {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "dtype": "float32",
+        "problem_type": "single_label_classification",
+        "id2label": {str(number): label for number, label in enumerate(arch.labels)},
+        "label2id": {label: number for number, label in enumerate(arch.labels)},
+        "image_size": arch.image_size,
+        "patch_size": arch.patch,
+        "num_channels": arch.channels,
+        "hidden_size": arch.hidden,
+        "num_hidden_layers": arch.layers + (arch.pooling == "mean"),
+        "num_attention_heads": arch.heads,
+        "intermediate_size": arch.intermediate,
+        "hidden_act": "gelu",
+        "layer_norm_eps": NORM_EPS,
+        "qkv_bias": True,
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+    }
+
+
+def preprocessor_config(arch: VitArchitecture) -> dict[str, Any]:
+    """The preprocessor_config.json that makes of an image the pixels that trainer.vision measures on."""
+    mean, std = (list(each) * (arch.channels // len(each)) for each in (arch.mean, arch.std))
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": arch.channels == 3,
+        "do_resize": True,
+        "size": {"shortest_edge": arch.image_size},
+        "resample": 2,  # bilinear
+        "do_center_crop": True,
+        "crop_size": {"height": arch.image_size, "width": arch.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
+
+
+def vit_weights(model: Vit) -> dict[str, Tensor]:
+    """Name the weights as `transformers` writes them; a pooling layer attends evenly, for its queries are 0."""
+    arch, own = model.arch, model.state_dict()
+    positions = torch.cat((torch.zeros(1, arch.hidden), model.model.embeddings.positions.cpu()))
+    found = {
+        "vit.embeddings.cls_token": own["model.embeddings.cls"].view(1, 1, -1),
+        "vit.embeddings.position_embeddings": positions[None],
+    }
+
+    def take(theirs: str, ours: str, part: slice = slice(None)) -> None:
+        for kind in ("weight", "bias"):
+            found[f"{theirs}.{kind}"] = own[f"{ours}.{kind}"][part].clone()  # no file holds one memory twice
+
+    def layer(number: int, ours: str, first: str) -> None:
+        theirs = f"vit.encoder.layer.{number}"
+        take(f"{theirs}.layernorm_before", first)
+        take(f"{theirs}.layernorm_after", f"{ours}.mlp_norm")
+        take(f"{theirs}.intermediate.dense", f"{ours}.mlp.Wi")
+        take(f"{theirs}.output.dense", f"{ours}.mlp.Wo")
+
+    take("vit.embeddings.patch_embeddings.projection", "model.embeddings.patches")
+    for number in range(arch.layers):
+        ours, theirs = f"model.layers.{number}", f"vit.encoder.layer.{number}.attention"
+        layer(number, ours, f"{ours}.attn_norm")
+        take(f"{theirs}.output.dense", f"{ours}.attn.Wo")
+        for place, name in enumerate(("query", "key", "value")):
+            take(
+                f"{theirs}.attention.{name}", f"{ours}.attn.Wqkv", slice(place * arch.hidden, (place + 1) * arch.hidden)
+            )
+    if arch.pooling == "mean":
+        theirs = f"vit.encoder.layer.{arch.layers}.attention"
+        layer(arch.layers, "pool", "model.norm")
+        take(f"{theirs}.output.dense", "pool.Wo")
+        take(f"{theirs}.attention.value", "pool.value")
+        for name in ("query", "key"):
+            found[f"{theirs}.attention.{name}.weight"] = torch.zeros(arch.hidden, arch.hidden)
+            found[f"{theirs}.attention.{name}.bias"] = torch.zeros(arch.hidden)
+    take("vit.layernorm", "pool.norm" if arch.pooling == "mean" else "model.norm")
+    take("classifier", "classifier")
+    return found
+
+
+def _begin(output: Path) -> Path:
+    """Make the directory that will become `output`."""
+    if output.exists() and any(output.iterdir()):
+        raise CheckpointError(f"{output} is not empty: choose another --output")
+    partial = output.parent / f".{output.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _write(partial: Path, configs: dict[str, dict[str, Any]], weights: dict[str, Tensor]) -> None:
+    for name, config in configs.items():
+        (partial / name).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(whole, partial / "model.safetensors", metadata={"format": "pt"})
     checkpoint.share(partial / "model.safetensors")
+
+
+def _commit(partial: Path, output: Path) -> None:
     for path in (*partial.iterdir(), partial):
         checkpoint.sync(path)
     if output.exists():
@@ -168,13 +289,18 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m trainer.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint, or a run: its newest one")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="directory with tokenizer.json")
+    parser.add_argument("--tokenizer", type=Path, help="directory with tokenizer.json; of a model of text")
     parser.add_argument("--output", type=Path, required=True, help="directory to make")
     options = parser.parse_args(argv)
     found = checkpoint.find(options.checkpoint)
-    model, state = checkpoint.load_model(found)
-    checkpoint.check_tokenizer(options.tokenizer, checkpoint.tokenizer_sha256(options.tokenizer), state)
-    export(model, options.tokenizer, options.output)
+    if isinstance(checkpoint.read_state(found), ImageState):
+        export_images(checkpoint.load_image_model(found)[0], options.output)
+    elif options.tokenizer is None:
+        parser.error("a model of text needs --tokenizer")
+    else:
+        model, state = checkpoint.load_model(found)
+        checkpoint.check_tokenizer(options.tokenizer, checkpoint.tokenizer_sha256(options.tokenizer), state)
+        export(model, options.tokenizer, options.output)
     print(f"exported {found} to {options.output}")
     return 0
 

@@ -13,7 +13,6 @@ validation table, metrics.json, slices.json, predictions.arrow and confusion.csv
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import shutil
@@ -261,33 +260,19 @@ def hold_out(examples: list[Example], options: FineTuneConfig) -> tuple[list[Exa
     return train, validation
 
 
-def report(folder: Path, model: Classifier, texts: Texts, labels: Sequence[str],
-           options: FineTuneConfig) -> dict[str, Any]:  # fmt: skip
-    """Predict a table and write confusion.csv, predictions.arrow and slices.json; return the metrics."""
-    found, examples = predict(model, texts, options), texts.examples
-    actual, guesses = [each.label for each in examples], [labels[number] for number in found.argmax(1)]
-    with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("actual", "predicted"), *zip(actual, guesses, strict=True)])
+def report(folder: Path, facts: dict[str, Any], model: Classifier, texts: Texts, labels: Sequence[str],
+           options: FineTuneConfig) -> None:  # fmt: skip
+    """Predict a table and write what classify.report does."""
+    examples = texts.examples
     columns = {"id": pa.array([each.id for each in examples], pa.string()), "place": [each.place for each in examples]}
-    table = pa.table({**columns, "label": actual, "prediction": guesses, "probability": np.exp(found.max(1))})
-    with pa.ipc.new_file(str(folder / "predictions.arrow"), table.schema) as writer:
-        writer.write_table(table)
     lengths = [0 if each.empty else len(ids) for each, ids in zip(examples, texts.tokens, strict=True)]
     groups = {"length": [classify.length_class(each) for each in lengths]}
     groups |= {
         name: [each.groups.get(name, "") for each in examples]
         for name in dict.fromkeys(name for each in examples for name in each.groups)
     }
-    slices = classify.slices(groups, found, texts.labels, labels, options.min_group)
-    write(folder / "slices.json", slices)
-    metrics = classify.score(found, texts.labels, labels)
-    print(classify.show(metrics, slices))
-    return metrics
-
-
-def write(path: Path, value: Any) -> None:
-    """Write JSON for people."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = predict(model, texts, options)
+    classify.report(folder, facts, columns, groups, found, texts.labels, labels, least=options.min_group)
 
 
 def say(text: str) -> None:
@@ -323,7 +308,7 @@ def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> Non
     if not given.evaluate:
         facts["training"] = fit(model, texts["train"], texts["validation"], labels, options)
         export(model, given.tokenizer, folder / "model", labels, options.max_length)
-    write(folder / "metrics.json", facts | report(folder, model, texts[last], labels, options))
+    report(folder, facts, model, texts[last], labels, options)
 
 
 @guarded

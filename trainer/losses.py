@@ -11,13 +11,11 @@ import pyarrow as pa
 from schemas.losses import LOSSES
 from schemas.packed import IGNORE_INDEX
 from trainer import checkpoint
-from trainer.data import PackedDataset
-from trainer.step import MicroBatch
 
 FOLDER = "losses"
 
 
-def by_piece(micro: MicroBatch, *values: np.ndarray) -> list[np.ndarray]:
+def by_piece(micro: Any, *values: np.ndarray) -> list[np.ndarray]:
     """Sum values of the masked slots, [slots] each, over each document piece: float64 [pieces] each."""
     valid = micro.labels.numpy() != IGNORE_INDEX
     where, count = micro.pieces[valid], len(micro.ordinary)
@@ -57,10 +55,10 @@ def forget(folder: Path, step: int) -> None:
 class Recorder:
     """Keep the losses of a process's micro-batches, step by step, until the next checkpoint takes them."""
 
-    def __init__(self, dataset: PackedDataset) -> None:
+    def __init__(self, dataset: Any) -> None:
         self.dataset, self.parts = dataset, list[pa.Table]()
 
-    def add(self, step: int, batches: list[MicroBatch], losses: list[Any]) -> None:
+    def add(self, step: int, batches: list[Any], losses: list[Any]) -> None:
         """Take what step number `step` computed: losses of the masked slots, a tensor for each micro-batch."""
         for micro, values in zip(batches, losses, strict=True):
             loss, masked = by_piece(micro, values.cpu().numpy(), np.ones(len(values)))

@@ -71,10 +71,17 @@ class Metrics:
     """Write a run's numbers. Under --resume, lines of steps that will be taken again are dropped first."""
 
     def __init__(
-        self, output: Path, start: int, steps: int, *, tensorboard: bool = True, dvclive: bool = False
+        self,
+        output: Path,
+        start: int,
+        steps: int,
+        *,
+        tensorboard: bool = True,
+        dvclive: bool = False,
+        unit: str = "tokens",
     ) -> None:
-        """Continue after `start` steps of `steps`."""
-        self.path, self.start, self.steps = output / LINES, start, steps
+        """Continue after `start` steps of `steps`. unit: what rates count."""
+        self.path, self.start, self.steps, self.unit = output / LINES, start, steps, unit
         self.began = time.monotonic()
         kept = [line for line in read(self.path) if line["step"] <= start] if start else []
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -111,13 +118,13 @@ class Metrics:
         """Show where the run stands, on a terminal only."""
         if self._live:
             left = (time.monotonic() - self.began) / max(step - self.start, 1) * (self.steps - step)
-            text = f"step {step:,}/{self.steps:,}  loss {loss:.4f}  {rate:,.0f} tokens/s  {left:,.0f} s left"
+            text = f"step {step:,}/{self.steps:,}  loss {loss:.4f}  {rate:,.0f} {self.unit}/s  {left:,.0f} s left"
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     def log(self, step: int, loss: float, rate: float) -> None:
         """Say where the run stands, where there is no terminal to show it all the time."""
         if not self._live:
-            self.say(f"step {step:,}/{self.steps:,}: loss {loss:.4f}, {rate:,.0f} tokens/s")
+            self.say(f"step {step:,}/{self.steps:,}: loss {loss:.4f}, {rate:,.0f} {self.unit}/s")
 
     def say(self, text: str) -> None:
         """Print a line that also a log should hold."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -125,6 +125,16 @@ class Objective(nn.Module):
         return self(*batch.arguments(self.device, dense=not self.halved))
 
 
+class Batch(Protocol):
+    """What a step needs of a micro-batch, of text or of images. counts: how many of what `forward` gives losses for,
+    and three numbers that are only added up."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]: ...
+
+    def arguments(self, device: torch.device, *, dense: bool) -> tuple[Any, ...]: ...
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What a step did. loss, pair_loss: mean nats over its masked tokens and over its pairs (nan without pairs).
@@ -146,7 +156,7 @@ class StepResult:
 class Stepper:
     """Takes steps: the one place that knows how gradients are added."""
 
-    def __init__(self, objective: Objective, optimizers: Sequence[torch.optim.Optimizer], world: World, *, clip: float,
+    def __init__(self, objective: Any, optimizers: Sequence[torch.optim.Optimizer], world: World, *, clip: float,
                  mode: str = "elastic", compiled: bool = False) -> None:  # fmt: skip
         """Take steps with a model that stands on the world's device (and for 'fsdp' has been sharded)."""
         self.objective, self.optimizers, self.world, self.clip, self.mode = objective, optimizers, world, clip, mode
@@ -156,7 +166,7 @@ class Stepper:
             devices = [world.device] if world.device.type == "cuda" else None
             self.forward = nn.parallel.DistributedDataParallel(self.forward, devices, gradient_as_bucket_view=True)
 
-    def __call__(self, batches: Sequence[MicroBatch], stop: bool = False) -> StepResult:
+    def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepResult:
         """Take one step over this process's share. Means are over all masked tokens and pairs of the step.
 
         FloatingPointError, before any weight changes, where the loss or the gradient is not finite.
@@ -177,16 +187,16 @@ class Stepper:
             optimizer.zero_grad(set_to_none=True)
         return StepResult(loss, pair_loss, norm, masked, tokens, squares, stops > 0, slots)
 
-    def _loss(self, batch: MicroBatch, sizes: tuple[int, int], slots: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: Batch, sizes: tuple[int, int], slots: list[Tensor]) -> tuple[Tensor, Tensor]:
         """A micro-batch's share of the step's loss, and float32 [2]: its sums over tokens and pairs."""
         tokens, pairs, _ = self.forward(*batch.arguments(self.world.device, dense=not self.objective.halved))
         slots.append(tokens.detach())
         sums = torch.stack([tokens.sum(), pairs.sum()])
         return sums[0] / sizes[0] + sums[1] / sizes[1], sums.detach()
 
-    def _elastic(self, batches: Sequence[MicroBatch], sizes: tuple[int, int],
+    def _elastic(self, batches: Sequence[Batch], sizes: tuple[int, int],
                  slots: list[Tensor]) -> tuple[float, float, float]:  # fmt: skip
-        def leaf(batch: MicroBatch) -> Tensor:
+        def leaf(batch: Batch) -> Tensor:
             loss, sums = self._loss(batch, sizes, slots)
             parts = torch.autograd.grad(loss, self.parameters)
             return torch.cat([*(part.reshape(-1) for part in parts), sums])  # the sums travel behind the gradient
@@ -200,7 +210,7 @@ class Stepper:
             parameter.grad = part.view_as(parameter)
         return sums[0], sums[1], norm
 
-    def _synchronised(self, batches: Sequence[MicroBatch], sizes: tuple[int, int],
+    def _synchronised(self, batches: Sequence[Batch], sizes: tuple[int, int],
                       slots: list[Tensor]) -> tuple[float, float, float]:  # fmt: skip
         total = torch.zeros(2, device=self.world.device)
         for number, batch in enumerate(batches, 1):
@@ -237,7 +247,7 @@ def tree_sum(leaves: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def shard(objective: Objective) -> None:
+def shard(objective: Any) -> None:
     """Split weights over the processes (FSDP2): each layer by itself, then what is left. Before optimizers are made."""
     for layer in objective.model.model.layers:
         fully_shard(layer)

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from trainer import checkpoint, evaluate, losses, optim
 from trainer.checkpoint import CheckpointError, State
 from trainer.cli import guarded
-from trainer.config import SECTION, Config, ConfigError, describe, load
+from trainer.config import SECTION, Config, ConfigError, RunConfig, describe, load
 from trainer.data import PackedDataset, prefetch, read_batches
 from trainer.losses import Recorder
 from trainer.masking import MaskConfig
@@ -53,15 +53,15 @@ class Paths:
         return self.output / "checkpoints"
 
 
-def train(config: Config, paths: Paths, world: World) -> int:
+def train(config: Any, paths: Paths, world: World, job: type[Job] | None = None) -> int:
     """Run from the newest checkpoint in the output directory, or from the start; return the exit code."""
     with STOPPER:
-        return _loop(config, Job(config, paths, world))
+        return _loop(config, (job or Job)(config, paths, world))
 
 
-def _loop(config: Config, job: Job) -> int:
+def _loop(config: Any, job: Job) -> int:
     run, report = config.run, None
-    batches = prefetch(micro_batches(job.data, config, job.start, job.world, job.order), run.prefetch)
+    batches = prefetch(job.batches(), run.prefetch)
     with closing(batches):
         for step in range(job.start, run.steps):
             rate = optim.learning_rate(config.optim, step, run.steps)
@@ -83,7 +83,7 @@ def _loop(config: Config, job: Job) -> int:
             report = None
             if not result.stop and (last or due(done, run.eval_every)):
                 report = job.validate(done)
-            better = report is not None and job.is_best(report["loss"])
+            better = report is not None and job.is_best(report)
             if last or better or due(done, run.save_every):
                 job.save(done, report)
             if result.stop:
@@ -97,37 +97,38 @@ def due(step: int, every: int) -> bool:
 
 
 class Job:
-    """What a run holds beside its loop: data, model, optimizers, and where numbers and checkpoints go."""
+    """What a run holds beside its loop: data, model, optimizers, and where numbers and checkpoints go.
 
-    def __init__(self, config: Config, paths: Paths, world: World) -> None:
+    What is particular to text stands in methods of its own, which trainer.vision replaces.
+    """
+
+    unit = "tokens"
+    layer_decay = 1.0
+    by_accuracy = False  # what makes a checkpoint the best one: else the loss
+
+    def __init__(self, config: Any, paths: Paths, world: World) -> None:
         """Build everything, as the newest checkpoint left it if there is one."""
         run = config.run
         self.config, self.paths, self.world = config, paths, world
-        self.data = PackedDataset(paths.data, config.data.train)
+        self.data, self.validation = self.tables()
         self.order = schedule(self.data, config)
-        self.validation = PackedDataset(paths.data, config.data.evaluate)
-        self.manifest = self.data.sha256()
+        self.manifest: str = self.data.sha256()
         found = checkpoint.latest(paths.checkpoints)
         state = checkpoint.check(found, self.manifest, asdict(config)) if found else None
         self.start = state.step if state else 0
         best = checkpoint.best(paths.checkpoints)
-        self.best = checkpoint.read_state(best).validation_loss if best else None
-        self.unigram = evaluate.log_unigram(self.data.token_counts())
-        self.architecture = Architecture.of(
-            config.model, self.data.vocab_size, self.data.seq_len, next_sentence=self.data.has_pairs
-        )
-        self.model = MaskedLM(self.architecture)
-        self.model.initialise(run.seed, self.unigram if config.model.unigram_bias else None)
+        self.best = checkpoint.read_state(best).goodness if best else None
+        self.model = self.new_model()
         self.parameters = sum(p.numel() for p in self.model.parameters())
         self.model.to(world.device)
-        self.objective = Objective(self.model, run.precision, world.device)
+        self.objective = self.new_objective()
         if run.mode == "fsdp":
             shard(self.objective)
-        self.optimizers = optim.build(self.model, config.optim)
+        self.optimizers = optim.build(self.model, config.optim, self.layer_decay)
         if found:
             checkpoint.restore(found, self.model, self.optimizers)
         elif paths.init:
-            checkpoint.start_from(checkpoint.find(paths.init), self.model, self.data.tokenizer)
+            self.start_from(checkpoint.find(paths.init))
         self.stepper = Stepper(
             self.objective, self.optimizers, world, clip=config.optim.clip, mode=run.mode, compiled=run.compile
         )
@@ -141,11 +142,37 @@ class Job:
             losses.forget(paths.output / losses.FOLDER, self.start)
             (paths.output / OPTIONS).write_text(text, encoding="utf-8")
             self.metrics = Metrics(
-                paths.output, self.start, run.steps, tensorboard=run.tensorboard, dvclive=run.dvclive
+                paths.output, self.start, run.steps, tensorboard=run.tensorboard, dvclive=run.dvclive, unit=self.unit
             )
         self.peak, self.energy = peak_tflops(world.device, run.peak_tflops), Energy(world.device)
         self.seconds = self.waited = self.flops = 0.0
         self.tokens = 0
+
+    def tables(self) -> tuple[Any, Any]:
+        """Open what to learn from and what to measure on."""
+        data, several = self.config.data, self.paths.data
+        return PackedDataset(several, data.train), PackedDataset(several, data.evaluate)
+
+    def new_model(self) -> Any:
+        """Make the model with its first weights; remember its architecture."""
+        data, model = self.data, self.config.model
+        self.unigram = evaluate.log_unigram(data.token_counts())
+        self.architecture: Any = Architecture.of(model, data.vocab_size, data.seq_len, next_sentence=data.has_pairs)
+        made = MaskedLM(self.architecture)
+        made.initialise(self.config.run.seed, self.unigram if model.unigram_bias else None)
+        return made
+
+    def new_objective(self) -> Any:
+        """Wrap the model as the stepper takes it."""
+        return Objective(self.model, self.config.run.precision, self.world.device)
+
+    def start_from(self, found: Path) -> None:
+        """Take another run's weights for the first ones."""
+        checkpoint.start_from(found, self.model, self.data.tokenizer)
+
+    def batches(self) -> Iterator[Sequence[Any]]:
+        """Make this process's micro-batches, step by step."""
+        return micro_batches(self.data, self.config, self.start, self.world, self.order)
 
     def save(self, step: int, report: dict[str, Any] | None) -> None:
         """Write a checkpoint, and the losses of documents up to it; the first process does."""
@@ -161,38 +188,52 @@ class Job:
                 path = self.paths.output / losses.FOLDER / f"step-{step:08d}.arrow"
                 losses.write(path, [each for part in parts for each in part])
             rows = self.config.run.position(step) * self.config.run.rows
-            state = State(
-                step, self.manifest, self.architecture, asdict(self.config), epoch=rows // self.order.size, rows=rows,
-                validation_loss=report["loss"] if report else None, tokenizer=self.data.tokenizer,
-            )  # fmt: skip
-            self.writer.save(state, tensors)
+            self.writer.save(self.state(step, rows, report), tensors)
 
-    def is_best(self, loss: float) -> bool:
-        """Whether no evaluation before gave a lower loss; remembers it."""
-        if self.best is not None and loss >= self.best:
+    def state(self, step: int, rows: int, report: dict[str, Any] | None) -> State:
+        """Say what a checkpoint holds beside its tensors."""
+        return State(
+            step, self.manifest, self.architecture, asdict(self.config), epoch=rows // self.order.size, rows=rows,
+            validation_loss=report["loss"] if report else None, tokenizer=self.data.tokenizer,
+        )  # fmt: skip
+
+    def is_best(self, report: dict[str, Any]) -> bool:
+        """Whether no evaluation before was as good; remembers it."""
+        found = checkpoint.goodness(report["loss"], report.get("accuracy") if self.by_accuracy else None)
+        if self.best is not None and found <= self.best:
             return False
-        self.best = loss
+        self.best = found
         return True
 
-    def record(self, step: int, share: list[MicroBatch], result: StepResult, rate: float, clock: tuple[float, float], *,
+    def work(self, result: StepResult) -> float:
+        """Floating-point operations of a step."""
+        return flops(self.architecture, result.tokens, result.masked, result.squares)
+
+    def line(self, result: StepResult, rate: float) -> dict[str, Any]:
+        """What a step's line in metrics.jsonl begins with."""
+        return {
+            "loss": result.loss, "next_sentence_loss": result.pair_loss, "learning_rate": rate,
+            "gradient_norm": result.norm, "masked": result.masked, "tokens": result.tokens,
+        }  # fmt: skip
+
+    def record(self, step: int, share: Sequence[Any], result: StepResult, rate: float, clock: tuple[float, float], *,
                log_it: bool) -> None:  # fmt: skip
         """Count a step, show it on the progress line and, now and then, write it down."""
         seconds, waited = clock
-        work = flops(self.architecture, result.tokens, result.masked, result.squares)
+        work = self.work(result)
         self.tokens += result.tokens
         self.seconds += seconds
         self.waited += waited
         self.flops += work
         if self.recorder:
-            self.recorder.add(step, share, result.slots)
+            self.recorder.add(step, list(share), result.slots)
         if self.metrics:
             self.metrics.progress(step, result.loss, result.tokens / seconds)
             if log_it:
                 self.metrics.log(step, result.loss, result.tokens / seconds)
                 self.metrics.write(step, "train", {
-                    "loss": result.loss, "next_sentence_loss": result.pair_loss, "learning_rate": rate,
-                    "gradient_norm": result.norm, "masked": result.masked, "tokens": result.tokens,
-                    "tokens_per_second": round(result.tokens / seconds, 1), "mfu": self.mfu(work, seconds),
+                    **self.line(result, rate),
+                    f"{self.unit}_per_second": round(result.tokens / seconds, 1), "mfu": self.mfu(work, seconds),
                     "data_wait": round(waited / seconds, 4), "memory": memory(self.world.device),
                     "joules": self.energy.joules(),
                 })  # fmt: skip
@@ -203,19 +244,31 @@ class Job:
 
     def validate(self, step: int) -> dict[str, Any]:
         """Measure the model on the validation rows."""
+        report = self.measure()
+        if self.metrics:
+            self.metrics.write(step, "validation", report)
+            self.metrics.say(f"step {step:,}: validation {self.describe(report)}")
+        return report
+
+    def measure(self) -> dict[str, Any]:
+        """The numbers of an evaluation; 'loss' is one of them."""
         run = self.config.run
-        report = evaluate.measure(
+        return evaluate.measure(
             self.objective, self.validation, evaluate.choose_rows(self.validation, run.eval_rows), self.unigram,
             MaskConfig(ratio=run.eval_ratio), batch=run.rows, world=self.world,
         ).report()  # fmt: skip
-        if self.metrics:
-            self.metrics.write(step, "validation", report)
-            self.metrics.say(
-                f"step {step:,}: validation loss {report['loss']:.4f} (unigram {report['unigram_loss']:.4f}), "
-                f"accuracy {report['accuracy']:.4f}, {report['bits_per_byte']:.4f} bits per byte"
-                + (f", next sentence {report['next_sentence_accuracy']:.4f}" if "next_sentence_loss" in report else "")
-            )
-        return report
+
+    def describe(self, report: dict[str, Any]) -> str:
+        """An evaluation in a line."""
+        return (
+            f"loss {report['loss']:.4f} (unigram {report['unigram_loss']:.4f}), accuracy {report['accuracy']:.4f}, "
+            f"{report['bits_per_byte']:.4f} bits per byte"
+            + (f", next sentence {report['next_sentence_accuracy']:.4f}" if "next_sentence_loss" in report else "")
+        )
+
+    def table(self, report: dict[str, Any]) -> str:
+        """An evaluation for the terminal."""
+        return evaluate.table(report)
 
     def leave(self, step: int) -> int:
         """End early, with the checkpoint in place."""
@@ -236,22 +289,22 @@ class Job:
             seconds = max(self.seconds, 1e-9)
             summary = {
                 "steps": self.config.run.steps, "since_step": self.start, "parameters": self.parameters,
-                "tokens": self.tokens,
-                "tokens_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
+                self.unit: self.tokens,
+                f"{self.unit}_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
                 "data_wait": round(self.waited / seconds, 4), "seconds": round(seconds, 1),
                 "processes": self.world.size, "memory": memory(self.world.device),
                 "joules": None if None in joules else sum(joules),
                 "validation": report,
             }  # fmt: skip
             summarise(self.paths.metrics, read(self.metrics.path), summary)
-            print(evaluate.table(report))
+            print(self.table(report))
             print(table(summary))
             print(f"checkpoint: {checkpoint.latest(self.paths.checkpoints)}")
         self.world.gather(None)
         return 0
 
 
-def schedule(dataset: PackedDataset, config: Config) -> Schedule:
+def schedule(dataset: Any, config: Any) -> Schedule:
     """Order a dataset's rows as the options say."""
     weights = dataset.weights(config.data)
     return Schedule(len(dataset), config.run.seed, block=config.data.block, weights=weights)
@@ -261,16 +314,7 @@ def micro_batches(dataset: PackedDataset, config: Config, start: int, world: Wor
                   order: Schedule | None = None) -> Iterator[list[MicroBatch]]:  # fmt: skip
     """Make this process's micro-batches, step by step: a pure function of (configuration, step, index)."""
     run, order = config.run, order or schedule(dataset, config)
-
-    def positions() -> Iterator[np.ndarray]:
-        first = run.position(start)
-        for step in itertools.count(start):
-            share = run.width(step) // world.size
-            for index in range(first + world.rank * share, first + (world.rank + 1) * share):
-                yield np.arange(index * run.rows, (index + 1) * run.rows)
-            first += run.width(step)
-
-    rows = read_batches(dataset, order, positions())
+    rows = read_batches(dataset, order, positions(run, start, world))
     for step in itertools.count(start):
         share = [
             MicroBatch.of(dataset, numbers, draws, config.mask, run.seed, rows=each)
@@ -279,7 +323,17 @@ def micro_batches(dataset: PackedDataset, config: Config, start: int, world: Wor
         yield [micro.pinned() for micro in share] if world.device.type == "cuda" else share
 
 
-def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> None:
+def positions(run: RunConfig, start: int, world: World) -> Iterator[np.ndarray]:
+    """Positions in the order of rows, int64 [run.rows], of each micro-batch that this process takes."""
+    first = run.position(start)
+    for step in itertools.count(start):
+        share = run.width(step) // world.size
+        for index in range(first + world.rank * share, first + (world.rank + 1) * share):
+            yield np.arange(index * run.rows, (index + 1) * run.rows)
+        first += run.width(step)
+
+
+def _prepare(config: Any, paths: Paths, resume: bool, world_size: int, check: Callable[[Any, Paths], None]) -> None:
     """Refuse what cannot work before any process starts."""
     run = config.run
     if run.mode == "elastic" and world_size & (world_size - 1):
@@ -296,8 +350,7 @@ def _prepare(config: Config, paths: Paths, resume: bool, world_size: int) -> Non
         checkpoint.find(paths.init)
     if run.mode == "fsdp" and config.optim.name == "muon":
         raise ConfigError("optim.name=muon needs whole matrices: use run.mode=elastic or ddp with it")
-    schedule(PackedDataset(paths.data, config.data.train), config)
-    PackedDataset(paths.data, config.data.evaluate)
+    check(config, paths)
     if paths.output.exists() and any(paths.output.iterdir()):
         if not (paths.output / OPTIONS).exists():
             raise CheckpointError(f"{paths.output} holds something that is no training run: choose another --output")
@@ -314,28 +367,42 @@ def _work(config: Config, paths: Paths) -> int:
     return train(config, paths, connect(config.run.threads, config.run.mode))
 
 
-@guarded
-def main(argv: list[str] | None = None) -> int:
-    """Train from the command line."""
+def _check(config: Config, paths: Paths) -> None:
+    schedule(PackedDataset(paths.data, config.data.train), config)
+    PackedDataset(paths.data, config.data.evaluate)
+
+
+def arguments(module: str, about: str | None, cls: type[Any], section: str, data: str) -> argparse.ArgumentParser:
+    """Make the parser of a command that trains. data: what --data names."""
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.train", description=__doc__, epilog=describe(Config, SECTION),
+        prog=f"python -m {module}", description=about, epilog=describe(cls, section),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, nargs="+", help="directories of packed rows, mixed")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help=f"directories of {data}, mixed")
     parser.add_argument("--output", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--config", type=Path, help="YAML file with a section 'train'")
+    parser.add_argument("--config", type=Path, help=f"YAML file with a section '{section}'")
     parser.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE", help="replace an option")
     parser.add_argument("--metrics", type=Path, help="directory for train.json and loss.csv; default: --output")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
     parser.add_argument("--init", type=Path, help="a checkpoint or run whose weights to start from, on whatever data")
-    options = parser.parse_args(argv)
+    return parser
 
-    config = load(Config, SECTION, options.config, options.set)
+
+def start(config: Any, options: argparse.Namespace, check: Callable[[Any, Paths], None],
+          work: Callable[[Any, Paths], int]) -> int:  # fmt: skip
+    """Train as the command line says: `check` what is given, then `work` in each process."""
     paths = Paths(tuple(options.data), options.output, options.metrics or options.output, options.init)
     count = processes(config.run.processes, config.run.ramp_from or config.run.micro_batches)
     if int(os.environ.get("RANK", 0)) == 0:
-        _prepare(config, paths, options.resume, int(os.environ.get("WORLD_SIZE", count)))
-    return launch(count, _work, config, paths)
+        _prepare(config, paths, options.resume, int(os.environ.get("WORLD_SIZE", count)), check)
+    return launch(count, work, config, paths)
+
+
+@guarded
+def main(argv: list[str] | None = None) -> int:
+    """Train from the command line."""
+    options = arguments("trainer.train", __doc__, Config, SECTION, "packed rows").parse_args(argv)
+    return start(load(Config, SECTION, options.config, options.set), options, _check, _work)
 
 
 if __name__ == "__main__":
