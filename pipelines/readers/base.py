@@ -138,6 +138,7 @@ class InputFile:
     relative: the path below the source's root, with '/', which is all that records know of it.
     size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain', 'arrow', 'html', 'warc' or 'wikidump'; of
     images 'image', 'tar', 'parquet', 'arrow', 'list' or 'idx'. listed: of an image that a list names.
+    beside: the paths of the files that say something of an image.
     """
 
     path: str
@@ -147,6 +148,7 @@ class InputFile:
     start: int = 0
     end: int | None = None
     listed: Listed | None = None
+    beside: tuple[str, ...] = ()
 
 
 class Document(NamedTuple):

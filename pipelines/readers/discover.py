@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pipelines.core import files
 from pipelines.readers import hf, lists
 from pipelines.readers.base import IMAGES, TEXT, InputFile, ReadConfig, ReadError
 from pipelines.readers.decompress import IN_BYTES, sniff, suffix_codec
+from pipelines.readers.image_fields import SIDECARS
 from pipelines.readers.lines import other_encoding
 from schemas import manifest
 
@@ -90,8 +91,9 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
     A directory stands for all its files at any depth but hidden ones and `_meta`; a directory of `save_to_disk` or
     of Gristmill for the data files that its own lists name. Relative paths begin at the directory, at the last folder
     before a pattern's first wildcard, or at a file's own folder. Of images, files that a list names carry what it says
-    of them, and files of labels in IDX go with their images. Raises ReadError where an input matches nothing, a
-    file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or one relative path.
+    of them; NAME.txt, NAME.json, NAME.cls, and labels in IDX go with the images of that name. Raises ReadError where
+    an input matches nothing, a file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or
+    one relative path.
     """
     if not inputs:
         raise ReadError("no input is given")
@@ -101,7 +103,9 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
         root, listing, explicit = _expand(given)
         chosen, passed_over = _choose(root, listing, explicit, config.kind)
         formats = {path: file_format(path, config.kind) for path, _ in chosen}
-        unknown = sorted(path for path, name in formats.items() if name is None)
+        beside = _sidecars(formats) if config.kind == IMAGES else {}
+        claimed = {path for paths in beside.values() for path in paths}
+        unknown = sorted(path for path, name in formats.items() if name is None and path not in claimed)
         if unknown and config.on_unknown == "error":
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise ReadError(
@@ -110,7 +114,11 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
                 f"({_COMPRESSED[config.kind]} also .gz .zst .bz2 .xz); on_unknown: skip passes such files over"
             )
         skipped += [*passed_over, *unknown]
-        usable = [InputFile(path, files.relative(path, root), n, f) for path, n in chosen if (f := formats[path])]
+        usable = [
+            InputFile(path, files.relative(path, root), size, name, beside=beside.get(path, ()))
+            for path, size in chosen
+            if (name := formats[path])
+        ]
         if config.kind == IMAGES:
             usable = lists.expand([file for file in usable if file.format != "idx_labels"], root, config)
         if not usable:
@@ -245,6 +253,17 @@ def _index_files(root: str, sizes: dict[str, int], name: str) -> Iterator[tuple[
         if below == inside + name and (not inside or inside.endswith("/")) and not _hidden(inside):
             with files.open_read(path) as raw:
                 yield path[: len(path) - len(name)].rstrip("/\\") or root, raw.read()
+
+
+def _sidecars(formats: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:
+    """The files beside each image that have its name and say something of it."""
+    by_stem: dict[str, list[str]] = {}
+    for path, name in formats.items():
+        stem, dot, extension = path.rpartition(".")
+        if name is None and dot and extension.lower() in SIDECARS:
+            by_stem.setdefault(stem, []).append(path)
+    images = (path for path, name in formats.items() if name == "image") if by_stem else ()
+    return {path: tuple(sorted(by_stem[stem])) for path in images if (stem := path.rpartition(".")[0]) in by_stem}
 
 
 def _under(path: str, folder: str) -> bool:

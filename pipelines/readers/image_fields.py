@@ -14,6 +14,7 @@ from pipelines.readers.base import ImageReadConfig, ReadConfig
 # of images, img2dataset and ImageFolder's metadata files use.
 LABEL_FIELDS = ("label", "cls", "class_name", "class")
 CAPTION_FIELDS = ("caption", "text")
+SIDECARS = ("json", "txt", "cls")  # extensions of files that stand beside an image and say something of it
 KEY_FIELD = "__key__"  # as WebDataset calls what the files of a sample have in common
 
 
@@ -62,16 +63,25 @@ def label_name(value: Any, names: Sequence[str]) -> str | None:
     return names[value]
 
 
-def from_record(record: dict[str, Any], config: ReadConfig, names: Sequence[str] = ()) -> Fields:
+def from_record(
+    record: dict[str, Any],
+    config: ReadConfig,
+    names: Sequence[str] = (),
+    *,
+    label: str | None = None,
+    caption: str | None = None,
+) -> Fields:
     """Take label, caption and id out of a record; the rest becomes its metadata.
 
     A field that the configuration names must hold what it is named for, null or nothing at all; a usual name counts
-    only where it does. names: of the label's numbers, where the configuration gives none. Raises Unusable:
-    'invalid_label', 'unknown_label', 'invalid_caption', 'missing_id', 'invalid_id', 'invalid_metadata'.
+    only where it does. names: of the label's numbers, where the configuration gives none. label, caption: those that
+    are known from elsewhere; a field that says the same is not kept twice, one that says something else is metadata.
+    Raises Unusable: 'invalid_label', 'unknown_label', 'invalid_caption', 'missing_id', 'invalid_id',
+    'invalid_metadata'.
     """
     images = config.images
-    label = _take(record, images.label_field, LABEL_FIELDS, (str, int))
-    caption = _take(record, images.caption_field, CAPTION_FIELDS, (str,))
+    label = _take(record, images.label_field, LABEL_FIELDS, (str, int), label)
+    caption = _take(record, images.caption_field, CAPTION_FIELDS, (str,), caption)
     if caption is not None and not isinstance(caption, str):
         raise Unusable("invalid_caption", f"the caption is of type {type(caption).__name__}, not text")
     if names and label == -1:  # so Hugging Face's ClassLabel says that there is none
@@ -79,6 +89,34 @@ def from_record(record: dict[str, Any], config: ReadConfig, names: Sequence[str]
     label = label_name(label, images.class_names or names)
     key = _own_id(record, config.id_field) if config.id_field is not None else None
     return Fields(key, label, caption or None, to_metadata(record))
+
+
+def from_sidecars(beside: Mapping[str, bytes], key: str, config: ReadConfig) -> Fields:
+    """Take label, caption and id from the files beside an image, by extension; the .json is a record.
+
+    .txt is the caption and .cls the label, whatever the .json says of those. key: of the files, which `__key__` names.
+    Raises Unusable: 'invalid_json', 'not_an_object', 'invalid_utf8', and what `from_record` raises.
+    """
+    texts = {extension: _text(extension, data) for extension, data in beside.items()}
+    record: Any = {}
+    if "json" in texts:
+        try:
+            record = orjson.loads(texts["json"])
+        except orjson.JSONDecodeError as error:
+            raise Unusable("invalid_json", f"the .json beside it: {error}") from None
+        if type(record) is not dict:
+            raise Unusable("not_an_object", "the .json beside it holds no object")
+    if config.id_field == KEY_FIELD:
+        record[KEY_FIELD] = key
+    label, caption = (texts.get(extension, "").strip() or None for extension in ("cls", "txt"))
+    return from_record(record, config, label=label, caption=caption)
+
+
+def _text(extension: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as flaw:
+        raise Unusable("invalid_utf8", f"the .{extension} beside it: {flaw.reason} at byte {flaw.start}") from None
 
 
 def to_metadata(record: Mapping[str, Any]) -> bytes | None:
@@ -91,14 +129,15 @@ def to_metadata(record: Mapping[str, Any]) -> bytes | None:
         raise Unusable("invalid_metadata", f"its other fields cannot be written as JSON: {error}") from None
 
 
-def _take(record: dict[str, Any], name: str | None, usual: Sequence[str], kinds: tuple[type, ...]) -> Any:
-    if name is not None:
-        return record.pop(name, None)
-    for one in usual:
+def _take(record: dict[str, Any], name: str | None, usual: Sequence[str], kinds: tuple[type, ...], known: Any) -> Any:
+    for one in usual if name is None else (name,) if name else ():
         value = record.get(one)
-        if isinstance(value, kinds) and not isinstance(value, bool):
-            return record.pop(one)
-    return None
+        if known is not None:
+            if value == known or (type(value) is int and str(value) == known):
+                del record[one]
+        elif name is not None or (isinstance(value, kinds) and not isinstance(value, bool)):
+            return record.pop(one, None)
+    return known
 
 
 def _own_id(record: dict[str, Any], name: str) -> str:

@@ -15,7 +15,7 @@ from pipelines.readers import idx, image_columns, lists, samples
 from pipelines.readers.base import Image, InputFile, Item, ReadConfig, Reject, reject
 from pipelines.readers.batches import Batch, Batches, Readers, batches
 from pipelines.readers.discover import ReadTask
-from pipelines.readers.image_fields import parent_label
+from pipelines.readers.image_fields import Fields, Unusable, from_sidecars, parent_label
 from schemas.document import ID
 from schemas.image import IMAGE, IMAGE_TYPE
 
@@ -33,9 +33,10 @@ def read_task(task: ReadTask, source: str, config: ReadConfig) -> Iterator[Batch
 def read_image(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     """Yield the one image of a file, as it is: nothing is decoded, so also what is no image under its name.
 
-    What a list says of it counts, and nothing else; without a list the folder names the label (`images.label_from`).
-    Rejected: 'too_large' (read no further than the limit), 'missing_file' and, of local files, 'path_outside' (a link
-    leads out of the list's folder): of images that a list names.
+    What a list says of it counts, and nothing else; else what the files beside it say (`from_sidecars`); without a
+    label there, the folder names it (`images.label_from`). Rejected: 'too_large' (read no further than the limit), what
+    `from_sidecars` refuses; and of images that a list names 'missing_file' and, of local files, 'path_outside' (a link
+    leads out of the list's folder).
     """
     said = file.listed
     if said is not None and files.is_local(file.path) and _leaves(file.path, said.folder):
@@ -55,7 +56,7 @@ def read_image(file: InputFile, config: ReadConfig) -> Iterator[Item]:
         return
     name = file.relative.rpartition("/")[2]
     if said is None:
-        yield Image(data, name, None, parent_label(file.relative, config.images), None, None)
+        yield _unlisted(file, data, name, config)
         return
     key = said.key
     if key is None and said.number:  # named again: the same content at the same path
@@ -69,6 +70,21 @@ def _read(raw: BinaryIO, size: int) -> bytes:
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+
+
+def _unlisted(file: InputFile, data: bytes, name: str, config: ReadConfig) -> Image | Reject:
+    fields = Fields(None, None, None, None)
+    if file.beside:
+        beside = {}
+        for path in file.beside:
+            with files.open_read(path) as raw:
+                beside[path.rpartition(".")[2].lower()] = _read(raw, config.max_record_bytes)
+        try:
+            fields = from_sidecars(beside, file.relative.rpartition(".")[0], config)
+        except Unusable as error:
+            return reject(0, error.reason, str(error), data)
+    label = fields.label if fields.label is not None else parent_label(file.relative, config.images)
+    return Image(data, name, fields.key, label, fields.caption, fields.metadata)
 
 
 def _leaves(path: str, folder: str) -> bool:

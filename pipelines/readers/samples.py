@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import orjson
 import xxhash
 
 from pipelines.core.files import open_read
@@ -13,19 +11,8 @@ from pipelines.readers import tar
 from pipelines.readers.base import Image, InputFile, Item, ReadConfig, Reject, reject
 from pipelines.readers.decompress import open_stream
 from pipelines.readers.discover import IMAGE_SUFFIXES
-from pipelines.readers.image_fields import (
-    CAPTION_FIELDS,
-    KEY_FIELD,
-    LABEL_FIELDS,
-    Fields,
-    Unusable,
-    from_record,
-    label_name,
-    parent_label,
-)
+from pipelines.readers.image_fields import SIDECARS, Unusable, from_sidecars, parent_label
 from schemas.ledger import REMOVED
-
-_SIDECARS = ("json", "txt", "cls")
 
 
 def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
@@ -101,7 +88,7 @@ class _Samples:
     def wanted(self, name: str) -> bool:
         """Whether a member is to be read: an image, or what is said of one."""
         extension = _split(name)[1]
-        return not _hidden(name) and (self._is_image(extension) or extension in _SIDECARS)
+        return not _hidden(name) and (self._is_image(extension) or extension in SIDECARS)
 
     def _is_image(self, extension: str) -> bool:
         if self._only is not None:
@@ -160,7 +147,8 @@ class _Samples:
 
     def _records(self, sample: _Sample) -> Iterator[Item]:
         try:
-            fields = _fields(sample, self._config)
+            beside = {extension: member.data or b"" for extension, member in sample.others.items()}
+            fields = from_sidecars(beside, sample.key, self._config)
         except Unusable as error:
             for member in sample.images:
                 yield reject(member.position, error.reason, str(error), member.data or b"")
@@ -180,38 +168,3 @@ class _Samples:
 def _is_split(sample: _Sample, member: tar.Member) -> Reject:
     detail = f"{member.name!r}: other files of its sample stand in the archive before, and not beside it"
     return reject(member.position, "split_sample", detail, member.data or b"")
-
-
-def _fields(sample: _Sample, config: ReadConfig) -> Fields:
-    """What the files beside a sample's images say of them."""
-    texts = {extension: _text(extension, member.data or b"") for extension, member in sample.others.items()}
-    record: Any = {}
-    if "json" in texts:
-        try:
-            record = orjson.loads(texts["json"])
-        except orjson.JSONDecodeError as error:
-            raise Unusable("invalid_json", f"the sample's .json: {error}") from None
-        if type(record) is not dict:
-            raise Unusable("not_an_object", "the sample's .json holds no object")
-    if config.id_field == KEY_FIELD:
-        record[KEY_FIELD] = sample.key
-    label, caption = texts.get("cls", "").strip(), texts.get("txt", "").strip()
-    # A file of its own is more than a field; writers such as img2dataset give the caption in both.
-    for given, named, usual in (
-        (label, config.images.label_field, LABEL_FIELDS),
-        (caption, config.images.caption_field, CAPTION_FIELDS),
-    ):
-        for name in usual if named is None else (named,):
-            if given and record.get(name) == given:
-                del record[name]
-    fields = from_record(record, config)
-    if label:
-        fields = fields._replace(label=label_name(label, config.images.class_names))
-    return fields._replace(caption=caption or fields.caption)
-
-
-def _text(extension: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as flaw:
-        raise Unusable("invalid_utf8", f"the sample's .{extension}: {flaw.reason} at byte {flaw.start}") from None

@@ -88,6 +88,30 @@ def test_the_bounds_of_batches_and_tasks_change_no_row(tmp_path: Path) -> None:
         assert read(tmp_path, **settings) == whole
 
 
+def test_files_beside_an_image_say_what_it_is(tmp_path: Path) -> None:
+    record = json.dumps({"caption": "same", "label": 1, "url": "u"}).encode()
+    write(
+        tmp_path,
+        **{
+            "d/a.b.png": b"a",
+            "d/a.b.TXT": "同 same\n".encode(),
+            "d/a.b.json": record,
+            "d/c.jpg": b"c",
+            "d/c.cls": b"0",
+        },
+        **{"d/e.jpg": b"e", "d/e.json": b"[]", "d/f.jpg": b"f", "d/f.gif": b"g", "d/f.txt": b"of both"},
+    )
+    rows, dead = read(tmp_path, images=ImageReadConfig(class_names=("猫", "狗")))
+    assert told(rows) == [
+        ("d/a.b.png", "狗", "同 same"), ("d/c.jpg", "猫", None), ("d/f.gif", "d", "of both"),
+        ("d/f.jpg", "d", "of both"),
+    ]  # fmt: skip
+    assert rows[0]["metadata"] == '{"caption":"same","url":"u"}' and dead == [("d/e.jpg@0", "not_an_object")]
+    write(tmp_path, **{"d/lonely.txt": b"x"})
+    with pytest.raises(ReadError, match=r"no reader for .*d/lonely\.txt"):
+        read(tmp_path)
+
+
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 LISTS = [

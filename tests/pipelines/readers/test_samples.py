@@ -54,10 +54,10 @@ def test_a_plain_tree_gives_the_folder_as_label(tmp_path: Path) -> None:
 def test_the_files_of_a_sample_outweigh_the_fields_of_its_json(tmp_path: Path) -> None:
     record = json.dumps({"caption": "same", "cls": 4}).encode()
     found = read(tmp_path, ("d/a.jpg", b"1"), ("d/a.txt", b"same"), ("d/a.cls", b"5"), ("d/a.json", record))
-    assert [(item.label, item.caption, item.metadata) for item in images(found)] == [("5", "same", None)]
+    assert [(item.label, item.caption, item.metadata) for item in images(found)] == [("5", "same", b'{"cls":4}')]
     other = json.dumps({"caption": "from json"}).encode()
     found = read(tmp_path, ("a.jpg", b"1"), ("a.txt", b"from txt"), ("a.json", other))
-    assert labels(found) == [("a.jpg", None, "from txt")], "and what is overruled is not given as the caption"
+    assert images(found) == [Image(b"1", "a.jpg", "shards/x.tar#a.jpg", None, "from txt", other.replace(b": ", b":"))]
 
 
 def test_numbers_become_the_names_of_classes(tmp_path: Path) -> None:
@@ -151,3 +151,9 @@ def test_a_long_run_of_one_key_is_given_out_as_it_comes(tmp_path: Path) -> None:
     assert [reason for _, reason, _ in rejects(found)] == ["split_sample"]
     first = read(tmp_path, ("IMG_2026.txt", b"of all"), *dated, max_record_bytes=100)
     assert [item.caption for item in images(first)] == ["of all"] * 20 and not rejects(first)
+
+
+def test_fields_under_other_names_that_say_the_same_are_kept_once(tmp_path: Path) -> None:
+    record = json.dumps({"text": "t", "caption": "t", "label": 7, "alt": "t"}).encode()
+    found = read(tmp_path, ("a.jpg", b"1"), ("a.txt", b"t"), ("a.cls", b"7"), ("a.json", record))
+    assert [(item.label, item.caption, item.metadata) for item in images(found)] == [("7", "t", b'{"alt":"t"}')]
