@@ -65,7 +65,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --dim: #56616c; --page: #fff; --card: #f4f6f8; --line: #d5dbe1;
-  --bar: #1971c2; --kept: #2b8a3e; --removed: #c92a2a; --check: #e3e7eb; }
+  --bar: #1971c2; --kept: #237032; --removed: #c92a2a; --check: #e3e7eb; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e7eb; --dim: #9aa5b1; --page: #14171a; --card: #1e2327;
   --line: #363d45; --bar: #4dabf7; --kept: #69db7c; --removed: #ff8787; --check: #2b3138; } }
 * { box-sizing: border-box; }
