@@ -67,7 +67,7 @@ def unpack(small: bytes, blobs: bytes) -> Processed | Refused:
     if len(fields) == len(Refused._fields):
         return Refused(*fields)
     end = fields[0]
-    return Processed(blobs[:end], *fields[1:], blobs[end : end + 16], blobs[end + 16 :])
+    return Processed._make([blobs[:end], *fields[1:], blobs[end : end + 16], blobs[end + 16 :]])
 
 
 def main() -> None:
@@ -113,13 +113,13 @@ def _serve(
     run: Callable[[bytes, ImageConfig], Processed | Refused],
     config: ImageConfig,
 ) -> None:
-    with _die_with(lifeline):
-        for image in images:
-            signal.setitimer(signal.ITIMER_PROF, config.seconds)  # CPU time, so that a busy machine refuses no more
+    for image in images:
+        signal.setitimer(signal.ITIMER_PROF, config.seconds)  # CPU time, so that a busy machine refuses no more
+        with _die_with(lifeline):  # not while we answer: the parent may write as soon as it has the last one
             answer = pack(run(image, config))
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            out.write(answer)
-            out.flush()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        out.write(answer)
+        out.flush()
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ class ImageConfig:
     resize: keep; keep_ratio (the shorter side becomes `size`); keep_ratio_largest (the longer side does); center_crop
     (as keep_ratio, and what exceeds size × size is cut off on both sides); border (as keep_ratio_largest, and filled up
     to size × size with the background). enlarge: do so with smaller images. filter: of Pillow, all of which average
-    over what they shrink.
+    over what they shrink; hamming is nearly as sharp as bicubic at 2/3 of its time.
 
     encoding: 'keep' is the format of the original (PNG for GIF, BMP and TIFF). An image that has this format and needs
     no change of its pixels keeps its compressed data. quality: of JPEG and WebP. subsampling: of JPEG's colours.
@@ -58,7 +58,7 @@ class ImageConfig:
     resize: Resize = "keep"
     size: int = 256
     enlarge: bool = False
-    filter: Filter = "bicubic"
+    filter: Filter = "hamming"
     encoding: Encoding = "keep"
     quality: int = 95
     subsampling: Subsampling = "4:2:0"

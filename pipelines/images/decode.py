@@ -113,12 +113,10 @@ def examine(data: bytes, config: ImageConfig) -> Source | Refused:
     if stream.size is None:
         try:
             image = _open(name, stream.data)
-            if name == "TIFF":
-                exif = image.getexif().tobytes() if _ORIENTATION in image.getexif() else b""
-                stream = stream._replace(exif=exif, frames=getattr(image, "n_frames", 1))
+            frames = getattr(image, "n_frames", 1)
         except Exception as error:
             return _damaged(error)
-        stream = stream._replace(size=image.size)
+        stream = stream._replace(size=image.size, frames=frames)  # a TIFF is turned by Pillow, its size too
     assert stream.size is not None
     width, height = stream.size
     return beyond(width, height, config) or Source(name, stream, width, height, _orientation(stream.exif))
@@ -178,8 +176,6 @@ def decode(source: Source, least: tuple[int, int] | None, config: ImageConfig) -
             return Refused("damaged", f"the header says {source.width} × {source.height}, the picture {image.size}")
         if divisor > 1:
             image.draft(None, (source.width // divisor, source.height // divisor))
-        if source.format == "TIFF":
-            image.getexif().clear()
         image.load()
     except Exception as error:
         return _damaged(error)

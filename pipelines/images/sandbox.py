@@ -29,6 +29,13 @@ _MOST_IMAGES, _MOST_BYTES = 64, 8 << 20  # of one message to a child
 _START_SECONDS = 120.0  # on a busy machine, from a network's file system
 _PATIENCE = 20.0  # by the clock, of `seconds`: only for what does not use the processor at all
 _END_SECONDS = 5.0
+# glibc gives the memory of every large picture back to the system, which then clears it for the next one: 1/5 of all
+# time. NumPy's threads would count as memory.
+_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -130,7 +137,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # threads of NumPy's would count as memory
+                env=_ENVIRONMENT | os.environ,
             )
             assert self._process.stdin is not None and self._process.stdout is not None
             self._to, self._from = self._process.stdin, self._process.stdout

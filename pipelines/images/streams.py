@@ -48,22 +48,24 @@ def _truncated(what: str) -> Refused:
 
 def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
     """Keep the segments that decoding needs, JFIF's and Adobe's among them; end at the first EOI."""
-    kept, exif, scans, at = [data[:2]], b"", 0, 2
+    kept, exif, size, scans, at = [data[:2]], b"", None, 0, 2
     icc: list[bytes] = []
     while True:
         marker = _MARKER.search(data, at)
         if marker is None:
             if config.strict or not scans:
                 return _truncated("no EOI marker at the end of the JPEG")
-            return Stream(b"".join(kept), None, 1, exif, b"".join(icc))
+            return Stream(b"".join(kept), size, 1, exif, b"".join(icc))
         start, code = marker.start(), data[marker.end() - 1]
         at = marker.end()
         if code == _EOI:
             if not scans:
                 return Refused("damaged", "a JPEG without a scan")
             kept.append(b"\xff\xd9")
-            return Stream(b"".join(kept), None, 1, exif, b"".join(icc))
-        if code in (_SOI, _TEM):
+            return Stream(b"".join(kept), size, 1, exif, b"".join(icc))
+        if code == _SOI:
+            return Refused("damaged", "a JPEG begins within the JPEG")
+        if code == _TEM:
             continue
         end = at + int.from_bytes(data[at : at + 2], "big")
         if end > len(data) or at + 2 > len(data):
@@ -73,8 +75,14 @@ def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
             return Refused(
                 "unsupported", f"a JPEG of frame type ff{code:02x} with {body[0] if body else 0}-bit samples"
             )
+        if code in _FRAMES:
+            if size or len(body) < 6:
+                return Refused("damaged", "a JPEG with two frame headers, or a short one")
+            size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
         if code == _SOS:
             scans += 1
+            if size is None:
+                return Refused("damaged", "a JPEG with a scan before its frame header")
             if scans > config.max_scans:
                 return Refused("too_many_scans", f"a JPEG of more than {config.max_scans} scans")
             scan_end = _MARKER.search(data, end)

@@ -1,0 +1,267 @@
+"""The sandbox: a crash, a hang or hunger for memory costs one image, and no child outlives its parent."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pipelines.images import child, sandbox
+from pipelines.images.config import ImageConfig, Processed, Refused
+from pipelines.images.process import process
+from pipelines.images.sandbox import Sandbox, SandboxError
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = ImageConfig(resize="keep_ratio", size=32, seconds=0.5)
+FAULTY = """
+import os, signal
+from pipelines.images.config import Refused
+from pipelines.images.process import process as real
+
+calls = 0
+
+def process(data, config):
+    global calls
+    calls += 1
+    if data == b"abort":
+        os.abort()
+    if data == b"segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"exit":
+        os._exit(3)
+    if data == b"spin":
+        while True:
+            pass
+    if data == b"hungry" and calls > 1:
+        return Refused("out_of_memory", "")
+    if data == b"second call" and calls > 1:
+        os.abort()
+    if data == b"noise":
+        os.write(1, b"printed"); os.write(2, b"warned")
+    return real(data, config)
+"""
+
+
+def photo(seed: int) -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((120, 80)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox whose decoder does what some bytes ask for: abort, segfault, exit, spin, …"""
+    (tmp_path / "faulty_decoder.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Sandbox(CONFIG, function="faulty_decoder:process") as made:
+        yield made
+
+
+def test_results_are_those_of_the_function_itself_however_images_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [*map(photo, range(6)), b"", photo(6)[:-9], b"<html>"]
+    expected = [process(image, CONFIG) for image in images]
+    with Sandbox(CONFIG) as made:
+        assert made.process(images) == expected
+        assert [made.process([image])[0] for image in images] == expected
+        monkeypatch.setattr(sandbox, "_MOST_BYTES", 4000)
+        assert made.process(images) == expected
+        monkeypatch.setattr(sandbox, "_MOST_IMAGES", 2)
+        assert made.process(images) == expected
+        assert made.process([]) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "detail"),
+    [
+        (b"abort", "the decoder's process ended with signal SIGABRT"),
+        (b"segfault", "the decoder's process ended with signal SIGSEGV"),
+        (b"exit", "the decoder's process ended with exit status 3"),
+    ],
+)
+def test_a_crash_costs_the_image_that_makes_it_and_no_other(faulty: Sandbox, fault: bytes, detail: str) -> None:
+    images = [photo(0), fault, photo(1), fault, photo(2)]
+    results = faulty.process(images)
+    crash = Refused("decoder_crash", detail)
+    assert results == [crash if image == fault else process(image, CONFIG) for image in images]
+
+
+def test_an_image_at_which_a_used_child_dies_gets_a_second_chance_in_a_new_one(faulty: Sandbox) -> None:
+    first, second = faulty.process([photo(0), b"second call"])
+    assert isinstance(first, Processed) and second == process(b"second call", CONFIG)
+
+
+def test_an_image_that_takes_too_long_is_refused_and_the_others_are_not(faulty: Sandbox) -> None:
+    start = time.monotonic()
+    results = faulty.process([photo(0), b"spin", photo(1)])
+    assert [type(one) for one in results] == [Processed, Refused, Processed]
+    assert results[1][0] == "decode_timeout" and time.monotonic() - start < 30
+
+
+def test_a_scan_bomb_runs_into_the_limit_of_time() -> None:
+    out = io.BytesIO()
+    Image.effect_noise((3000, 3000), 50).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    refinement = data[data.rindex(b"\xff\xda") : -2]
+    bomb = data[:-2] + refinement * 20 + b"\xff\xd9"
+    config = ImageConfig(seconds=0.5, max_scans=10**6)
+    with Sandbox(config) as made:
+        refused, kept = made.process([bomb, photo(0)])
+    assert isinstance(refused, Refused) and refused.reason == "decode_timeout"
+    assert kept == process(photo(0), config)
+
+
+def test_memory_that_a_used_child_lacks_is_asked_of_a_new_one(faulty: Sandbox) -> None:
+    images = [photo(0), b"hungry", photo(1)]
+    assert faulty.process(images) == [process(image, CONFIG) for image in images]
+
+
+def test_a_large_image_does_not_fit_into_little_memory() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (9_000, 9_000)).save(out, "PNG", compress_level=1)
+    config = ImageConfig(memory=256 << 20)
+    with Sandbox(config) as made:
+        refused, kept = made.process([out.getvalue(), photo(0)])
+    assert isinstance(refused, Refused) and refused.reason == "out_of_memory"
+    assert isinstance(kept, Processed)
+
+
+def test_what_a_decoder_prints_is_no_answer(faulty: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    assert faulty.process([b"noise", photo(0)]) == [process(b"noise", CONFIG), process(photo(0), CONFIG)]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_threads_share_the_children(faulty: Sandbox) -> None:
+    images = [photo(seed) for seed in range(4)]
+    expected = [process(image, CONFIG) for image in images]
+    with Sandbox(CONFIG, children=2) as made, ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(made.process, [images] * 12)) == [expected] * 12
+
+
+def test_one_child_serves_all_calls() -> None:
+    with Sandbox(CONFIG) as made:
+        made.process([b""])
+        (pid,) = children(os.getpid())
+        for _ in range(
+            300
+        ):  # quickly one after the other: an answer may not be late news of the parent's next question
+            made.process([b""])
+        assert children(os.getpid()) == [pid]
+
+
+def test_an_idle_child_that_was_killed_is_replaced() -> None:
+    with Sandbox(CONFIG) as made:
+        expected = made.process([photo(0)])
+        (pid,) = children(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        assert made.process([photo(0)]) == expected
+
+
+def test_a_child_that_cannot_start_says_why() -> None:
+    with pytest.raises(SandboxError, match="no_such_module"):
+        Sandbox(CONFIG, function="no_such_module:process").process([b""])
+
+
+def test_a_closed_sandbox_leaves_no_child_and_may_be_used_again() -> None:
+    made = Sandbox(CONFIG)
+    made.process([photo(0)])
+    assert len(children(os.getpid())) == 1
+    made.close()
+    assert not children(os.getpid())
+    assert isinstance(made.process([photo(0)])[0], Processed)
+    made.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes of ours that decode images and were started by this one."""
+    return [one.pid for one in psutil.Process(pid).children() if "images.child" in " ".join(one.cmdline())]
+
+
+@pytest.mark.parametrize("image", ["b'spin'", "b''"], ids=["at work", "idle"])
+def test_no_child_outlives_a_parent_that_is_killed(tmp_path: Path, image: str) -> None:
+    (tmp_path / "faulty_decoder.py").write_text(FAULTY)
+    program = f"""
+        import sys, time
+        sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]
+        from pipelines.images.config import ImageConfig
+        from pipelines.images.sandbox import Sandbox
+        made = Sandbox(ImageConfig(seconds=60), function="faulty_decoder:process")
+        made.process([b""])
+        print("started", flush=True)
+        made.process([{image}])
+        time.sleep(60)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None and parent.stdout.readline() == b"started\n"
+    (worker,) = children(parent.pid)
+    time.sleep(0.3)  # the image is with the child
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and not _is_zombie(worker):
+        assert time.monotonic() < deadline, "the child lives on"
+        time.sleep(0.02)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_the_main_module_of_the_parent_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); print('imported', flush=True)\n"
+        "from pipelines.images.config import ImageConfig\n"
+        "from pipelines.images.sandbox import Sandbox\n"
+        "with Sandbox(ImageConfig()) as made: print(made.process([b''])[0].reason)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("imported\nunsupported\n", "")
+
+
+def test_a_child_imports_neither_beam_nor_arrow_nor_numpy() -> None:
+    program = (
+        "import sys; import pipelines.images.process; print({'apache_beam', 'pyarrow', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_blocked_signals_and_an_ignored_interrupt_do_not_make_a_child_immortal(faulty: Sandbox) -> None:
+    results: list[Processed | Refused] = []
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF, signal.SIGTERM, signal.SIGIO})
+        results.extend(faulty.process([b"spin"]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert results[0][0] == "decode_timeout"
+
+
+def test_answers_survive_their_bytes() -> None:
+    one = Processed(b"data", 3, 2, "JPEG", 30, 20, 7, bytes(range(16)), bytes(4096))
+    for answer in (one, Refused("truncated", "中文 \n ÿ")):
+        packed = child.pack(answer)
+        small, blobs = child.HEAD.unpack(packed[: child.HEAD.size])
+        body = packed[child.HEAD.size :]
+        assert len(body) == small + blobs
+        assert child.unpack(body[:small], body[small:]) == answer
