@@ -32,11 +32,15 @@ def read(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     'split_sample' (the key stands there before, so that files of it would be given to the wrong half), 'invalid_json',
     'not_an_object', 'invalid_utf8', and what `from_record` and `tar.walk` refuse.
     """
-    samples = _Samples(file, config)
     with open_read(file.path) as raw:
-        stream = open_stream(raw, file.path, config)
-        for member in tar.walk(stream, config.max_record_bytes, samples.wanted):
-            yield from samples.add(member)
+        yield from read_members(open_stream(raw, file.path, config), file.relative, config)
+
+
+def read_members(chunks: Iterator[bytes], archive: str, config: ReadConfig) -> Iterator[Item]:
+    """Yield the images of the archive of this name; see `read`."""
+    samples = _Samples(archive, config)
+    for member in tar.walk(chunks, config.max_record_bytes, samples.wanted):
+        yield from samples.add(member)
     yield from samples.close()
 
 
@@ -77,8 +81,8 @@ class _Sample:
 class _Samples:
     """From members to images."""
 
-    def __init__(self, file: InputFile, config: ReadConfig) -> None:
-        self._file, self._config = file, config
+    def __init__(self, archive: str, config: ReadConfig) -> None:
+        self._archive, self._config = archive, config
         self._only = None if config.images.image_field is None else config.images.image_field.lower().removeprefix(".")
         self._sample: _Sample | None = None
         # By their hashes: an archive may hold millions.
@@ -154,7 +158,7 @@ class _Samples:
                 yield reject(member.position, error.reason, str(error), member.data or b"")
             return
         for member in sample.images:
-            key = f"{self._file.relative}#{member.name}"
+            key = f"{self._archive}#{member.name}"
             if fields.key is not None:
                 alone = len(sample.images) == 1 and not sample.given
                 key = fields.key if alone else f"{fields.key}.{_split(member.name)[1]}"

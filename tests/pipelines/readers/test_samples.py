@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.readers import samples
-from pipelines.readers.base import Image, ImageReadConfig, Item
+from pipelines.readers.base import Image, ImageReadConfig, Item, Reject
 
 sys.path.append(str(Path(__file__).resolve().parent))  # the writer of archives
 from image_files import Entry, config, images, input_file, rejects, tar_bytes
@@ -157,3 +159,18 @@ def test_fields_under_other_names_that_say_the_same_are_kept_once(tmp_path: Path
     record = json.dumps({"text": "t", "caption": "t", "label": 7, "alt": "t"}).encode()
     found = read(tmp_path, ("a.jpg", b"1"), ("a.txt", b"t"), ("a.cls", b"7"), ("a.json", record))
     assert [(item.label, item.caption, item.metadata) for item in images(found)] == [("7", "t", b'{"alt":"t"}')]
+
+
+@given(st.data(), st.integers(1, 4000))
+@settings(max_examples=80, deadline=None)
+def test_damage_anywhere_neither_raises_nor_gives_two_rows_one_place(data: st.DataObject, piece: int) -> None:
+    entries: list[Entry] = [(f"d/{i}.{kind}", b"%d" % i * 300) for i in range(4) for kind in ("jpg", "cls", "json")]
+    raw = bytearray(tar_bytes([*entries, ("汉" * 120 + ".png", b"1")], data.draw(st.sampled_from([1, 2]))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))]
+    chunks = (bytes(raw[i : i + piece]) for i in range(0, len(raw), piece))
+    found = list(samples.read_members(chunks, "x.tar", config(max_record_bytes=2000)))
+    places = [item.position for item in found if isinstance(item, Reject)]
+    keys = [item.key for item in images(found)]
+    assert len(set(places)) == len(places) and len(set(keys)) == len(keys)
