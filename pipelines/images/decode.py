@@ -176,6 +176,9 @@ def decode(source: Source, least: tuple[int, int] | None, config: ImageConfig) -
             return Refused("damaged", f"the header says {source.width} × {source.height}, the picture {image.size}")
         if divisor > 1:
             image.draft(None, (source.width // divisor, source.height // divisor))
+        if source.format == "JPEG" and image.mode == "RGB":
+            # As libjpeg-turbo can write what Pillow keeps, four bytes a pixel: a tenth faster than three and a copy.
+            image.tile = [tile._replace(args=("RGBX", "")) for tile in image.tile]
         image.load()
     except Exception as error:
         return _damaged(error)
@@ -190,10 +193,10 @@ def _decode_simplejpeg(source: Source, divisor: int) -> Image.Image | None:
     *_, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     if space not in ("Gray", "YCbCr", "RGB"):
         return None
-    mode, wanted = ("L", "GRAY") if space == "Gray" else ("RGB", "RGB")
+    mode, raw, wanted = ("L", "L", "GRAY") if space == "Gray" else ("RGB", "RGBX", "RGBX")
     width, height = -(-source.width // divisor), -(-source.height // divisor)
     pixels = simplejpeg.decode_jpeg(data, wanted, min_width=width, min_height=height, strict=True)
-    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+    return Image.frombuffer(mode, (width, height), pixels, "raw", raw, 0, 1)
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image | Refused:

@@ -10,6 +10,7 @@ and what else the stage needs), count time by the clock and per chunk, and read 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import queue
@@ -29,9 +30,10 @@ _MOST_IMAGES, _MOST_BYTES = 64, 8 << 20  # of one message to a child
 _START_SECONDS = 120.0  # on a busy machine, from a network's file system
 _PATIENCE = 20.0  # by the clock, of `seconds`: only for what does not use the processor at all
 _END_SECONDS = 5.0
+_PIPE = 1 << 20  # bytes that wait in a pipe, where the system lets them; its default is less than most photos
 # glibc gives the memory of every large picture back to the system, which then clears it for the next one: 1/5 of all
 # time. NumPy's threads would count as memory.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "OPENBLAS_NUM_THREADS": "1",
@@ -137,10 +139,13 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=_ENVIRONMENT | os.environ,
+                env=ENVIRONMENT | os.environ,
             )
             assert self._process.stdin is not None and self._process.stdout is not None
             self._to, self._from = self._process.stdin, self._process.stdout
+            for pipe in (self._to, self._from):
+                with contextlib.suppress(OSError, AttributeError):  # Linux, and within what it allows to a user
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             with contextlib.suppress(BrokenPipeError):
                 child.write_setup(self._to, function, config)
             if self._read(len(child.READY), _START_SECONDS) != child.READY:

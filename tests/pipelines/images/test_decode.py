@@ -283,6 +283,35 @@ def test_a_png_whose_compressed_data_end_early_is_truncated() -> None:
     assert isinstance(refused, Refused) and refused.reason == "truncated"
 
 
+def test_simplejpeg_gives_the_pixels_of_pillow_at_every_scale() -> None:
+    pytest.importorskip("simplejpeg", reason="no simplejpeg here (the extra fast-jpeg)")
+    config = ImageConfig(decoder="simplejpeg")
+    image = Image.effect_mandelbrot((1001, 803), (-2, -1, 1, 1), 50)
+    coloured = Image.merge("RGB", (image, image.transpose(Image.Transpose.ROTATE_180), image))
+    for one, options in ((image, {}), (coloured, {}), (coloured, {"progressive": True, "subsampling": "4:4:4"})):
+        source = examine(encoded(one, "JPEG", **options), config)
+        assert isinstance(source, Source)
+        for least in (None, (400, 400), (250, 200), (100, 100)):
+            fast, slow = (decode(source, least, made) for made in (config, CONFIG))
+            assert isinstance(fast, Image.Image) and isinstance(slow, Image.Image)
+            assert (fast.mode, fast.size, fast.tobytes()) == (slow.mode, slow.size, slow.tobytes())
+    ink = encoded(coloured.convert("CMYK"), "JPEG")
+    assert flat(ink, config).tobytes() == flat(ink).tobytes()
+
+
+def test_simplejpeg_refuses_holes_and_data_that_end_early() -> None:
+    pytest.importorskip("simplejpeg", reason="no simplejpeg here (the extra fast-jpeg)")
+    config = ImageConfig(decoder="simplejpeg")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, "JPEG", quality=95)
+    middle = len(data) // 2
+    for damaged in (data[:middle] + bytes(512) + data[middle + 512 :], data[:middle] + b"\xff\xd9"):
+        source = examine(damaged, config)
+        assert isinstance(source, Source)
+        refused = decode(source, None, config)
+        assert isinstance(refused, Refused) and refused.reason == "damaged"
+
+
 def test_what_others_set_in_pillow_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
