@@ -18,7 +18,7 @@ from pipelines.sheet_read import COPY, KEPT, RULED, Choice, Cluster, Copies, Pla
 Row = dict[str, Any]
 QUANTILES = (0, 0.01, 0.1, 0.5, 0.9, 0.99, 1)
 _BINS = 100  # of similarity, from 0 to 1
-_NONE = "(none)"
+_NONE, _NEAR = "(none)", "near_duplicate"
 _CONTENT = re.compile("#[0-9a-f]{32}#[0-9]+$")  # of a locator: content hash and occurrence, which tell a reader nothing
 _NOTHING = {"uri": "", "tiny": False, "alpha": False}  # where there is no preview
 
@@ -151,7 +151,8 @@ class Tiles:
 
 
 def _bytes(n: int) -> str:
-    return f"{n} bytes" if n < 1000 else f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.1f} MB"
+    text = f"{n} bytes" if n < 1000 else f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.1f} MB"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _against(one: Mapping[str, Any]) -> str:
@@ -200,6 +201,13 @@ def _rows(choice: Choice) -> list[Row]:
     return choice.rows.to_pylist()
 
 
+def _similar(copies: Copies, row: int) -> str:
+    """Why a copy was removed: its similarity, and the reason where that is not all that the reason says."""
+    reason, similarity = copies.reasons[copies.reason[row]], copies.similarity[row]
+    measured = [] if math.isnan(similarity) else [f"similarity {similarity:.4f}"]
+    return ", ".join([*([] if measured and reason == _NEAR else [reason.replace("_", " ")]), *measured])
+
+
 def cluster_rows(clusters: Iterable[Cluster], copies: Copies, tiles: Tiles) -> list[Row]:
     """The clusters that are shown: each kept image, then those that were removed in its favour."""
     rows = []
@@ -208,9 +216,7 @@ def cluster_rows(clusters: Iterable[Cluster], copies: Copies, tiles: Tiles) -> l
         for star in one.stars:
             shown.append(tiles.tile(star.kept, "kept"))
             for row in star.removed:
-                name, near = copies.reasons[copies.reason[row]], copies.similarity[row]
-                why = name.replace("_", " ") + ("" if math.isnan(near) else f", similarity {near:.4f}")
-                shown.append(tiles.tile(key_bytes(copies.id[row]), "removed", why))
+                shown.append(tiles.tile(key_bytes(copies.id[row]), "removed", _similar(copies, row)))
         gone = sum(len(star.removed) for star in one.stars)
         rows.append({"cluster": one.id.hex(), "size": one.size, "removed": one.removed, "shown": gone, "tiles": shown})
     return rows

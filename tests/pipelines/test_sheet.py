@@ -185,6 +185,7 @@ class Page(HTMLParser):
         assert tag in self.VOID or self.stack.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.text += data
         if "figcaption" in self.stack and data.strip():
             self.sections[self.section][-1] += f"{data.strip()}|"
@@ -280,8 +281,8 @@ def test_a_cluster_shows_the_survivor_beside_its_copies_the_least_similar_first(
     page = Page(run(folder, *options(folder))["index.html"])
     assert page.sections["duplicates"] == [
         "kept|狗|一只黑色的狗在公园里跑|256 × 256, 2.0 kB|狗/一.jpg|",
-        "removed: near duplicate, similarity 0.9500|狗|512 × 300, 2.0 kB|狗/二.jpg|",
-        "removed: near duplicate, similarity 0.9667|狗|512 × 300, 2.0 kB|狗/三.jpg|",
+        "removed: similarity 0.9500|狗|512 × 300, 2.0 kB|狗/二.jpg|",
+        "removed: similarity 0.9667|狗|512 × 300, 2.0 kB|狗/三.jpg|",
         "removed: exact duplicate, similarity 1.0000|512 × 300, 2.0 kB|狗/四.jpg|",
         f"kept|{record_id('other', 'gone.jpg').hex()}|",
         "removed: near duplicate|512 × 300, 2.0 kB|old.jpg|",
