@@ -27,8 +27,11 @@ from trainer.vit import VitArchitecture
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 NAME = re.compile(r"step-(\d{8})")
 #: on them stands what `step` means, and what the moments are
-FIXED = ("task", "model", "data", "mask", "images", "optim.name", "run.seed", "run.rows", "run.micro_batches",
-         "run.ramp_from")  # fmt: skip
+FIXED = (
+    "task", "hidden", "model", "data", "mask", "optim.name", "run.seed", "run.rows", "run.micro_batches",
+    "run.ramp_from",
+    *(f"images.{name}" for name in ("crop", "flip", "operations", "magnitude", "mixup", "mean", "std")),
+)  # fmt: skip
 #: architectures of images say which they are
 KINDS: dict[str | None, Any] = {None: Architecture, "vit": VitArchitecture, "resnet": ResNetArchitecture}
 

@@ -32,22 +32,22 @@ class ConfigError(ValueError):
 class RunConfig:
     """How long, how wide, how often.
 
-    steps: optimizer steps. rows: packed rows in a micro-batch. micro_batches: micro-batches of a step, whatever the
-    number of processes, which share them evenly. ramp: share of the steps over which the micro-batches of a step
-    double, again and again, from ramp_from to micro_batches. ramp_from: micro-batches of the first steps; 0: no ramp.
-    seed: of weights, order and masks. mode: how processes add gradients: 'elastic' (one binary tree: the same bits for
-    1, 2, 4, … processes; micro_batches and processes are powers of two), 'ddp' (bucketed all-reduce, for speed) or
-    'fsdp' (weights, gradients and moments in shards, for models that do not fit a device). precision: 'auto' (bfloat16
-    on CUDA devices that have it, else float32), 'float32' or 'bf16'. compile: use torch.compile. processes: to start on
-    this machine; 0: one for each core or GPU; torchrun starts its own and ignores this. threads: in each process, 0:
-    its share of the cores; the weights do not depend on the number of processes, but their last bits do on the number
-    of threads. prefetch: steps whose rows are read and masked ahead by a thread. log_every: steps between lines of
-    metrics.jsonl and of the log, each of that step alone; 0: only at the end. eval_every: steps between evaluations; 0:
-    only at the end. eval_rows: packed rows to evaluate on, 0: all. eval_ratio: share of tokens masked there.
+    steps: optimizer steps. rows: packed rows or images in a micro-batch. micro_batches: micro-batches of a step,
+    whatever the number of processes, which share them evenly. ramp: share of the steps over which the micro-batches of
+    a step double, again and again, from ramp_from to micro_batches. ramp_from: micro-batches of the first steps; 0: no
+    ramp. seed: of weights, order and masks. mode: how processes add gradients: 'elastic' (one binary tree: the same
+    bits for 1, 2, 4, … processes; micro_batches and processes are powers of two), 'ddp' (bucketed all-reduce, for
+    speed) or 'fsdp' (weights, gradients and moments in shards, for models that do not fit a device). precision: 'auto'
+    (bfloat16 on CUDA devices that have it, else float32), 'float32' or 'bf16'. compile: use torch.compile. processes:
+    to start on this machine; 0: one for each core or GPU; torchrun starts its own and ignores this. threads: in each
+    process, 0: its share of the cores; the weights do not depend on the number of processes, but their last bits do on
+    the number of threads. prefetch: steps whose rows are read and masked ahead by a thread. log_every: steps between
+    lines of metrics.jsonl and of the log, each of that step alone; 0: only at the end. eval_every: steps between
+    evaluations; 0: only at the end. eval_rows: rows to evaluate on, 0: all. eval_ratio: share of tokens masked there.
     save_every: steps between checkpoints; 0: only at the end. keep: newest checkpoints to keep, beside the one of the
-    lowest validation loss, which is saved when it is found; 0: all. losses: write the loss of every document of every
-    step to losses/. tensorboard: write tensorboard/. dvclive: write dvclive/. peak_tflops: of one device, for the MFU;
-    0: as its maker states, where the device is a known GPU.
+    best evaluation, which is saved when it is found; 0: all. losses: write the loss of every document of every step to
+    losses/. tensorboard: write tensorboard/. dvclive: write dvclive/. peak_tflops: of one device, for the MFU; 0: as
+    its maker states, where the device is a known GPU.
     """
 
     steps: int = 300

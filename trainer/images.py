@@ -8,15 +8,19 @@ import io
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
 
 from schemas.base import SchemaError
 from schemas.image import IMAGE
+from trainer.attention import move
 from trainer.data import DataConfig, read_manifest
 from trainer.masking import draws
 
@@ -98,12 +102,14 @@ class ImageDataset:
         self.unlabelled = len(whole) - len(chosen)
         if not len(chosen):
             raise SchemaError(f"{directories[0]}: table {table!r} holds no {'labelled ' * labelled}rows")
-        self.records, self.directory = whole.take(pa.array(chosen)), np.concatenate(homes)[chosen]
+        self.records = whole.take(pa.array(chosen)) if self.unlabelled else whole
+        self.directory = np.concatenate(homes)[chosen]
         starts = np.cumsum([0, *(len(each) for each in self._bytes)])
         self._batch = np.searchsorted(starts, chosen, side="right") - 1
         self._offset = chosen - starts[self._batch]
         self.ids = np.array(self.records["id"].to_pylist(), "S16").view("<u8")[::2].copy()  # 64 bits key the draws
-        self.labels = self.records["label"].to_pylist()
+        self.labels: list[str | None] = self.records["label"].to_pylist()
+        self.classes = np.zeros(len(chosen), np.int64)
         self._room, self._cache = cache << 20, dict[int, Image.Image]()
 
     def __len__(self) -> int:
@@ -129,6 +135,15 @@ class ImageDataset:
         found = np.array([weights.get(name, 1.0) for name in names])[sources.indices.to_numpy()]
         found = found * np.array(mix)[self.directory] if mix else found
         return None if (found == 1).all() else found
+
+    def number(self, names: Sequence[str]) -> None:
+        """Set `classes`, int64 [n]: each label's place in `names`; SchemaError where it is none of them."""
+        known = {name: place for place, name in enumerate(names)}
+        for row, label in enumerate(self.labels):
+            if label not in known:
+                where = f"table {self.table!r}, {self.records['locator'][row]}"
+                raise SchemaError(f"{where}: label {label!r} does not occur in training: {', '.join(names)[:200]}")
+        self.classes = np.array([known[str(label)] for label in self.labels], np.int64)
 
     def open(self, row: int) -> Image.Image:
         """Decode a row, or take it from the cache; SchemaError, which names it, where it cannot be decoded."""
@@ -176,6 +191,46 @@ class Loader:
         for _ in map(run, shares) if self._pool is None else self._pool.map(run, shares):
             pass
         return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """What the model reads.
+
+    pixels: uint8 [n, channels, side, side]. labels: int64 [n]. extra: float32 [n], the share of the image itself in its
+    mixture; or int64 [n, patches], all patches, those that are seen first. rows: int64 [n], global numbers. pieces,
+    ordinary, counts: as of a MicroBatch whose documents are the images.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    extra: Tensor
+    rows: np.ndarray
+    pieces: np.ndarray
+    ordinary: np.ndarray
+    counts: tuple[int, int, int, int]
+
+    @staticmethod
+    def of(loader: Loader, rows: np.ndarray, epochs: np.ndarray | None, seed: int, patches: int) -> ImageBatch:
+        """Read rows by their global numbers: a pure function. epochs: None to measure. patches: of an autoencoder."""
+        ids, when = loader.dataset.ids[rows], np.zeros(len(rows), np.int64) if epochs is None else epochs
+        pixels = loader.plain(rows) if epochs is None else loader.training(rows, epochs, seed)
+        if patches:
+            extra = np.argsort(random(ids, when, patches, seed, first=1 << 20), axis=1, kind="stable")
+        else:
+            shape = 0 if epochs is None else loader.config.mixup
+            extra = mixing(random(ids, when, 1, seed, first=1 << 21)[:, 0], shape)
+        count = len(rows)
+        one, two, three = (torch.from_numpy(each) for each in (pixels, loader.dataset.classes[rows], extra))
+        return ImageBatch(one, two, three, rows, np.arange(count), np.ones(count, np.int64), (count, 0, count, 0))
+
+    def pinned(self) -> ImageBatch:
+        """Copy into pinned memory, from where a device reads without the processor."""
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("pixels", "labels", "extra")})
+
+    def arguments(self, device: torch.device, *, dense: bool = False) -> tuple[Any, ...]:
+        """What Objective.forward takes, on a device."""
+        return move((self.pixels, self.labels, self.extra), device)
 
 
 def random(ids: np.ndarray, epochs: np.ndarray, count: int, seed: int, first: int = 0) -> np.ndarray:

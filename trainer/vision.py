@@ -26,14 +26,13 @@ from torch import Tensor, nn
 
 from schemas.base import SchemaError
 from trainer import checkpoint, classify
-from trainer.attention import move
 from trainer.checkpoint import CheckpointError, ImageState
 from trainer.classify import TableError
 from trainer.cli import guarded
 from trainer.config import ConfigError, RunConfig, load, one_of
 from trainer.data import DataConfig
 from trainer.evaluate import SEED, choose_rows
-from trainer.images import ImageDataset, ImagesConfig, Loader, mixing, random
+from trainer.images import ImageBatch, ImageDataset, ImagesConfig, Loader
 from trainer.optim import OptimConfig
 from trainer.order import Schedule
 from trainer.resnet import ResNetArchitecture
@@ -157,48 +156,6 @@ class VisionConfig:
             raise ConfigError("hidden and smoothing are shares below 1, layer_decay at most 1, epochs not negative")
 
 
-@dataclass(frozen=True)
-class ImageBatch:
-    """What the model reads.
-
-    pixels: uint8 [n, channels, side, side]. labels: int64 [n]. extra: float32 [n], the share of the image itself in its
-    mixture; or int64 [n, patches], all patches, those that are seen first. rows: int64 [n], global numbers. pieces,
-    ordinary, counts: as of a MicroBatch whose documents are the images.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    extra: Tensor
-    rows: np.ndarray
-    pieces: np.ndarray
-    ordinary: np.ndarray
-    counts: tuple[int, int, int, int]
-
-    @staticmethod
-    def of(loader: Loader, rows: np.ndarray, labels: np.ndarray, epochs: np.ndarray | None, seed: int,
-           patches: int = 0) -> ImageBatch:  # fmt: skip
-        """Read rows by their global numbers: a pure function. epochs: None to measure. patches: of an autoencoder."""
-        ids, when = loader.dataset.ids[rows], np.zeros(len(rows), np.int64) if epochs is None else epochs
-        pixels = loader.plain(rows) if epochs is None else loader.training(rows, epochs, seed)
-        if patches:
-            extra = np.argsort(random(ids, when, patches, seed, first=1 << 20), axis=1, kind="stable")
-        else:
-            extra = mixing(
-                random(ids, when, 1, seed, first=1 << 21)[:, 0], 0 if epochs is None else loader.config.mixup
-            )
-        count = len(rows)
-        one, two, three = (torch.from_numpy(each) for each in (pixels, labels[rows], extra))
-        return ImageBatch(one, two, three, rows, np.arange(count), np.ones(count, np.int64), (count, 0, count, 0))
-
-    def pinned(self) -> ImageBatch:
-        """Copy into pinned memory, from where a device reads without the processor."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("pixels", "labels", "extra")})
-
-    def arguments(self, device: torch.device, *, dense: bool = False) -> tuple[Any, ...]:
-        """What Objective.forward takes, on a device."""
-        return move((self.pixels, self.labels, self.extra), device)
-
-
 class Objective(nn.Module):
     """The model and its loss, as one function that can be compiled and wrapped."""
 
@@ -210,28 +167,22 @@ class Objective(nn.Module):
         arch: Any = model.arch
         self.model, self.device, self.halved = model, device, half(config.run.precision, device)
         self.smoothing = config.smoothing
-        self.visible = max(1, round((1 - config.hidden) * arch.patches)) if config.task == "mae" else 0
+        self.patches = arch.patches if config.task == "mae" else 0
+        self.visible = max(1, round((1 - config.hidden) * self.patches)) if self.patches else 0
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(arch, name), device=device).view(-1, 1, 1), False)
-
-    def normal(self, pixels: Tensor) -> Tensor:
-        """Normalise uint8 pixels: float32."""
-        return (pixels.float() / 255 - self.mean) / self.std
 
     def forward(self, pixels: Tensor, labels: Tensor, extra: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of each image, float32 [n], nothing, and log probabilities, float32 [n, classes], or nothing."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halved):
-            x, nothing = self.normal(pixels), torch.zeros(0, device=pixels.device)
+            x, nothing = (pixels.float() / 255 - self.mean) / self.std, torch.zeros(0, device=pixels.device)
             if self.visible:
                 return self.model(x, extra, self.visible), nothing, nothing
             if self.training:
                 x = torch.lerp(x.roll(1, 0), x, extra[:, None, None, None])
             found = self.model(x).float().log_softmax(1)
-            own, other = (
-                (1 - self.smoothing) * -found.gather(1, each[:, None])[:, 0] for each in (labels, labels.roll(1))
-            )
-            losses = torch.lerp(other, own, extra) - self.smoothing * found.mean(1)
-            return losses, nothing, found
+            own, other = (-found.gather(1, each[:, None])[:, 0] for each in (labels, labels.roll(1)))
+            return torch.lerp(torch.lerp(other, own, extra), -found.mean(1), self.smoothing), nothing, found
 
 
 class ImageJob(Job):
@@ -241,9 +192,8 @@ class ImageJob(Job):
     config: VisionConfig
 
     def tables(self) -> tuple[ImageDataset, ImageDataset]:
-        """Open what to learn from and what to measure on; number the labels."""
+        """Open what to learn from and what to measure on."""
         data, validation, self.labels = tables(self.config, self.paths)
-        self.numbers = [number(each, self.labels) for each in (data, validation)]
         return data, validation
 
     def new_model(self) -> nn.Module:
@@ -251,10 +201,8 @@ class ImageJob(Job):
         config = self.config
         self.by_accuracy, self.layer_decay = config.task == "classify", config.layer_decay
         self.architecture = config.model.architecture(config.task, self.labels, config.images)
-        self.loaders = [
-            Loader(each, config.images, self.architecture.image_size) for each in (self.data, self.validation)
-        ]
-        self.patches = self.architecture.patches if config.task == "mae" else 0
+        size = self.architecture.image_size
+        self.loader, self.measured = (Loader(each, config.images, size) for each in (self.data, self.validation))
         model = self.architecture.build()
         model.initialise(config.run.seed)
         return model
@@ -271,9 +219,7 @@ class ImageJob(Job):
 
     def batches(self) -> Iterator[Sequence[ImageBatch]]:
         """Make this process's micro-batches, step by step."""
-        return micro_batches(
-            self.loaders[0], self.numbers[0], self.config, self.start, self.world, self.order, self.patches
-        )
+        return micro_batches(self.loader, self.order, self.config.run, self.start, self.world, self.objective.patches)
 
     def state(self, step: int, rows: int, report: dict[str, Any] | None) -> ImageState:
         """Say what a checkpoint holds beside its tensors."""
@@ -291,12 +237,11 @@ class ImageJob(Job):
     def measure(self) -> dict[str, Any]:
         """Loss and accuracy on the validation images."""
         rows = choose_rows(self.validation, self.config.run.eval_rows)  # type: ignore[arg-type]
-        losses, found = predict(
-            self.objective, self.loaders[1], rows, self.numbers[1], self.config.run.rows, self.world, self.patches
-        )
+        losses, found = predict(self.objective, self.measured, rows, self.config.run.rows, self.world)
         report = {"loss": round(float(losses.mean()), 6), "images": len(rows)}
-        right = found.argmax(1) == self.numbers[1][rows] if found.size else found
-        return report | ({"accuracy": round(float(right.mean()), 6)} if found.size else {})
+        if found.size:
+            report["accuracy"] = round(float((found.argmax(1) == self.validation.classes[rows]).mean()), 6)
+        return report
 
     def describe(self, report: dict[str, Any]) -> str:
         """An evaluation in a line."""
@@ -308,46 +253,38 @@ class ImageJob(Job):
 
 
 def tables(config: VisionConfig, paths: Paths) -> tuple[ImageDataset, ImageDataset, tuple[str, ...]]:
-    """Open both tables of a run: what to learn from, what to measure on, and the names of the classes, sorted."""
+    """Open both tables of a run, what to learn from and what to measure on; and the names of the classes, sorted."""
     channels = config.model.architecture(config.task, ("",), config.images).channels
     classes = config.task == "classify"
     data, validation = (
         ImageDataset(paths.data, name, labelled=classes, channels=channels, cache=config.images.cache)
         for name in (config.data.train, config.data.evaluate)
     )
-    labels = tuple(sorted(set(data.labels))) if classes else ()
-    if classes and len(labels) < 2:
+    if not classes:
+        return data, validation, ()
+    labels = tuple(sorted({str(each) for each in data.labels}))
+    if len(labels) < 2:
         raise SchemaError(f"{paths.data[0]}: all labels of {data.table!r} are {labels[0]!r}: a classifier needs two")
+    for each in (data, validation):
+        each.number(labels)
     return data, validation, labels
 
 
-def number(dataset: ImageDataset, labels: Sequence[str]) -> np.ndarray:
-    """Number labels by their place in `labels`, int64 [n]; all 0 where there are none; SchemaError at another label."""
-    if not labels:
-        return np.zeros(len(dataset), np.int64)
-    known = {name: place for place, name in enumerate(labels)}
-    if unknown := next((each for each in dataset.labels if each not in known), None):
-        raise SchemaError(
-            f"table {dataset.table!r}: label {unknown!r} does not occur in training: {', '.join(labels)[:200]}"
-        )
-    return np.array([known[each] for each in dataset.labels], np.int64)
-
-
-def micro_batches(loader: Loader, labels: np.ndarray, config: VisionConfig, first: int, world: World, order: Schedule,
+def micro_batches(loader: Loader, order: Schedule, run: RunConfig, first: int, world: World,
                   patches: int) -> Iterator[list[ImageBatch]]:  # fmt: skip
     """Make this process's micro-batches, step by step: a pure function of (configuration, step, index)."""
-    run, places = config.run, positions(config.run, first, world)
+    places = map(order, positions(run, first, world))
     for step in itertools.count(first):
         share = [
-            ImageBatch.of(loader, *(found := order(each))[:1], labels, found[1], run.seed, patches)
-            for each in itertools.islice(places, run.width(step) // world.size)
+            ImageBatch.of(loader, rows, draws, run.seed, patches)
+            for rows, draws in itertools.islice(places, run.width(step) // world.size)
         ]
         yield [batch.pinned() for batch in share] if world.device.type == "cuda" else share
 
 
 @torch.no_grad()
-def predict(objective: Objective, loader: Loader, rows: np.ndarray, labels: np.ndarray, batch: int, world: World,
-            patches: int = 0) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def predict(objective: Objective, loader: Loader, rows: np.ndarray, batch: int,
+            world: World) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Losses, float64 [n], and log probabilities, float64 [n, classes] or empty, of rows; all processes get all.
 
     Batches are dealt out to the processes; patches to hide are the same in every run.
@@ -358,7 +295,7 @@ def predict(objective: Objective, loader: Loader, rows: np.ndarray, labels: np.n
     # as often in all processes: shards need them all
     for turn in range(world.rank, -(-len(starts) // world.size) * world.size, world.size):
         begin = starts[min(turn, len(starts) - 1)]
-        some = ImageBatch.of(loader, rows[begin : begin + batch], labels, None, SEED, patches)
+        some = ImageBatch.of(loader, rows[begin : begin + batch], None, SEED, objective.patches)
         losses, _, found = objective(*some.arguments(objective.device))
         mine[begin] = losses.double().cpu().numpy(), found.double().cpu().numpy()
     objective.train()
@@ -373,19 +310,20 @@ def evaluate(given: argparse.Namespace, config: VisionConfig) -> int:
     model, state = checkpoint.load_image_model(checkpoint.find(given.evaluate), world.device)
     arch: Any = state.architecture
     if not arch.labels:
-        raise CheckpointError(
-            f"{given.evaluate} is a masked autoencoder, which has no classes: fine-tune it with --init"
-        )
-    given.output.mkdir(parents=True, exist_ok=True)
+        raise CheckpointError(f"{given.evaluate} is a masked autoencoder, it has no classes: fine-tune it with --init")
     dataset = ImageDataset(given.data, given.table, labelled=True, channels=arch.channels)
-    labels = number(dataset, arch.labels)
-    loader, rows = Loader(dataset, config.images, arch.image_size), np.arange(len(dataset))
-    found = predict(Objective(model, config, world.device), loader, rows, labels, 64, world)[1]
+    dataset.number(arch.labels)
+    objective = Objective(model, replace(config, task="classify"), world.device)
+    loader = Loader(dataset, config.images, arch.image_size)
+    _, found = predict(objective, loader, np.arange(len(dataset)), config.run.rows, world)
+    if world.rank:
+        return 0
+    given.output.mkdir(parents=True, exist_ok=True)
     records = dataset.records
     names = {"id": [each.hex() for each in records["id"].to_pylist()], "place": records["locator"].to_pylist()}
     groups = {"source": records["source"].to_pylist()} | {name: values(dataset, name) for name in given.group}
     facts = {"table": given.table, "step": state.step}
-    classify.report(given.output, facts, names, groups, found, labels, arch.labels, least=30, unit="images")
+    classify.report(given.output, facts, names, groups, found, dataset.classes, arch.labels, least=30, unit="images")
     return 0
 
 
@@ -405,7 +343,6 @@ def _check(config: VisionConfig, paths: Paths) -> None:
     if config.optim.name == "muon" and isinstance(arch, ResNetArchitecture):
         raise ConfigError("optim.name=muon needs matrices: use another optimizer for a ResNet")
     schedule(data, config)
-    number(validation, labels)
     if paths.init:
         checkpoint.start_from_images(checkpoint.find(paths.init), arch.build())
     without = f", {data.unlabelled:,} more without a label" if data.unlabelled else ""

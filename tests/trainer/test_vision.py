@@ -15,9 +15,9 @@ import torch
 from schemas.losses import LOSSES
 from trainer import checkpoint, export
 from trainer.config import ConfigError, load
-from trainer.images import ImagesConfig
+from trainer.images import ImageBatch, ImagesConfig
 from trainer.metrics import Metrics, read
-from trainer.vision import ImageBatch, Objective, VisionConfig, VisionModel, main
+from trainer.vision import Objective, VisionConfig, VisionModel, main
 from trainer.world import STOPPED
 
 sys.path.append(str(Path(__file__).resolve().parent))  # the writer of datasets, which the benchmark uses too
@@ -171,7 +171,7 @@ def test_a_classifier_starts_from_an_autoencoders_encoder(folder: Path, tmp_path
     assert main([*arguments(folder, tmp_path / "no", model__layers=3), *start]) == 1
     assert "has another encoder: model.layers.2" in capsys.readouterr().err
     assert main(["--evaluate", str(tmp_path / "mae"), "--data", str(folder), "--output", str(tmp_path / "no")]) == 1
-    assert "is a masked autoencoder, which has no classes" in capsys.readouterr().err
+    assert "is a masked autoencoder, it has no classes" in capsys.readouterr().err
 
 
 def test_a_resnet_trains_by_the_same_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,7 @@ def test_bad_data_and_options_are_one_line(folder: Path, tmp_path: Path, capsys:
     strange = write_images(tmp_path / "set", {"train": drawn(9, 0), "validation": [
         record(png(np.zeros((8, 8), np.uint8)), "x.png", "斜")]})  # fmt: skip
     for data, options, message in (
-        (strange, {}, "label '斜' does not occur in training: 横, 竖"),
+        (strange, {}, "x.png: label '斜' does not occur in training: 横, 竖"),
         (folder, {"model__preset": "vgg"}, "model.preset is 'vgg'; it must be one of digits,"),
         (folder, {"model__blocks": "[1]"}, "model.blocks is nothing that digits has"),
         (folder, {"data__train": "all"}, "names no shard of table 'all'"),
