@@ -1,13 +1,14 @@
-"""Deduplicate documents: exact by content, near by MinHash LSH, every removal verified against the record it names.
+"""Deduplicate texts or images: exact by content, near by LSH, every removal verified against the record it names.
 
     python -m pipelines.dedupe --input data/clean --output data/dedupe --config params.yaml [--materialize]
     python -m pipelines.dedupe --input data/new --against data/dedupe --output data/dedupe-new
 
-Passes, each in a module of `pipelines.lsh`: `sign` reads the text and writes the index (signature and sketch per
-document); `link` groups band hashes, in rounds that fit the memory, and writes the edges of their buckets; `components`
-in the driver, or `stars` as pipelines where the graph is too large for that, find what is connected; `verify` decides
-inside each component and writes ledger, clusters and, with --materialize, the surviving records. Only hashes, node
-numbers and ledger rows cross a shuffle. Documents that --against names are compared with, and never removed.
+Passes, each in a module of `pipelines.lsh`: `sign` reads the records and writes the index (signature and sketch of each
+document, hashes and thumbnail of each image); `link` groups hashes of bands, in rounds that fit the memory, and writes
+the edges of their buckets; `components` in the driver, or `stars` as pipelines where the graph is too large for that,
+find what is connected; `verify` decides inside each component and writes ledger, clusters and, with --materialize, the
+surviving records. Only hashes, node numbers and ledger rows cross a shuffle. Records that --against names are compared
+with, and never removed. What differs between texts and images is in `lsh.texts` and `lsh.images`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import numpy as np
 from pipelines.core import files
 from pipelines.core.cli import StageCommand
 from pipelines.core.config import ConfigError, to_dict
-from pipelines.core.dataset import DOCUMENTS, Dataset, expand
+from pipelines.core.dataset import Dataset, expand
 from pipelines.core.grouping import SHUFFLE
 from pipelines.core.identity import id_bytes
+from pipelines.core.kinds import kind_of
 from pipelines.core.ledger import add as ledger_books
 from pipelines.core.runners import RunOptions
 from pipelines.core.stage import Report, StageRun, begin, check_ceilings
@@ -33,12 +35,12 @@ from pipelines.lsh.components import components
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
 from pipelines.lsh.groups import Span, write_groups
-from pipelines.lsh.link import Round, bucket_hashes, build_link, build_sign, edge_batches, plan_rounds
-from pipelines.lsh.nodes import INDEX, IndexShard, Nodes, shards_to_sign, stored_shards
-from pipelines.lsh.probe import Probe, ProbeWriter
+from pipelines.lsh.link import Round, build_link, build_sign, edge_batches, plan_rounds
+from pipelines.lsh.method import INDEX, Method
+from pipelines.lsh.methods import method_for, method_of
+from pipelines.lsh.nodes import IndexShard, Nodes, shards_to_sign, stored_shards
 from pipelines.lsh.stars import Stars
 from pipelines.lsh.verify import SURVIVING, VERDICT_BYTES, Target, build_store, build_verify, build_write
-from pipelines.text.minhash import s_curve
 from schemas.base import SchemaError
 
 STAGE = "dedupe"
@@ -54,7 +56,8 @@ class Run:
     ) -> None:
         self.stage, self.inputs, self.config = stage, inputs, config
         self.scratch, self.memory = stage.scratch(STAGE), options.shuffle_memory
-        own = shards_to_sign(stage.root, inputs, DOCUMENTS, fixed=False)
+        self.table = kind_of(inputs).table
+        own = shards_to_sign(stage.root, inputs, self.table, fixed=False)
         self.signed: list[tuple[Dataset, list[IndexShard]]] = [(inputs, own)]
         stored: list[IndexShard] = []
         for number, dataset in enumerate(against):
@@ -62,12 +65,13 @@ class Run:
                 stored += stored_shards(dataset)
             else:
                 root = files.join(self.scratch, f"against-{number}")
-                self.signed.append((dataset, shards_to_sign(root, dataset, DOCUMENTS, fixed=True)))
-        self.nodes = Nodes(tuple(shard for _, shards in self.signed for shard in shards) + tuple(stored))
+                self.signed.append((dataset, shards_to_sign(root, dataset, self.table, fixed=True)))
+        self.nodes = Nodes(tuple(shard for _, shards in self.signed for shard in shards) + tuple(stored), self.table)
+        self.method = method_of(self.nodes)
 
     def edges(self) -> list[Report]:
         """Sign what is not signed yet, and link all documents in rounds."""
-        rounds = plan_rounds(self.nodes.total, self.config, self.memory)
+        rounds = plan_rounds(self.nodes.total, self.config, self.memory, self.method)
         alone = not any(shard.fixed for shard in self.nodes.shards)
         reports = self._sign(rounds.pop(0) if alone else None)
         probe = None if alone else self._probe()
@@ -86,24 +90,17 @@ class Run:
             numbers = range(start, start := start + len(shards))
 
             def build(pipeline: Any, dataset: Dataset = dataset, numbers: range = numbers) -> Any:
-                args = (numbers, self.nodes, dataset, DOCUMENTS, first, self.scratch, self.config)
+                args = (numbers, self.nodes, dataset, self.table, first, self.scratch, self.config)
                 return build_sign(pipeline, *args)
 
             label = f"sign-against-{number}" if number else "sign"
-            reports += self.stage.pipeline(label, build, dataset.content_bytes())
+            reports += self.stage.pipeline(label, build, dataset.content_bytes(self.method.measured))
         return reports
 
-    def _probe(self) -> Probe:
-        """Collect the hashes of the documents that may be removed."""
+    def _probe(self) -> Any:
+        """What the records that may be removed look like."""
         own = [shard for shard in self.nodes.shards if not shard.fixed]
-        bands = range(-1, self.config.minhash.bands if self.config.near else 0)
-        writer = ProbeWriter(sum(shard.rows for shard in own) * len(bands))
-        for shard in own:
-            reader = shard.open()
-            for i in range(reader.num_record_batches):
-                for band, hashes in bucket_hashes(reader.get_batch(i), bands, self.config):
-                    writer.add(band, hashes)
-        return writer.write(self.scratch)
+        return self.method.probe(own, self.config, self.scratch)
 
     def spans(self, reports: Sequence[Report]) -> list[Span]:
         """Find the connected components of the edges; returns the verifying tasks."""
@@ -118,7 +115,7 @@ class Run:
         """Decide on all candidates, and write what was decided."""
         if not spans and not materialize:
             return []
-        target = Target(self.stage.root, self.inputs, DOCUMENTS, materialize)
+        target = Target(self.stage.root, self.inputs, self.table, materialize)
         candidates = sum(last - first for _, first, last in spans)
         if not self.memory or candidates * VERDICT_BYTES * SHUFFLE <= self.memory:
             args = (self.nodes, target, self.scratch, self.config, spans)
@@ -135,7 +132,7 @@ class Run:
         """What the run says about itself: its largest buckets, each with one of its documents."""
         hot = sorted((-size, band, node) for r in reports for size, band, node in r.facts.get("hot", ()))
         nodes = np.array([node for *_, node in hot[:_SHOWN_BUCKETS]], np.int64)
-        ids = id_bytes(gather_heads(nodes, self.nodes).column("id")) if len(nodes) else ()
+        ids = id_bytes(gather_heads(nodes, self.nodes, ["id"]).column("id")) if len(nodes) else ()
         return {
             "largest_bucket": max((r.facts.get("largest_bucket", 0) for r in reports), default=0),
             "hot_buckets": sum(r.facts.get("hot_buckets", 0) for r in reports),
@@ -143,15 +140,14 @@ class Run:
                 {"documents": -size, "band": band, "example": one.tobytes().hex()}
                 for (size, band, _), one in zip(hot, ids, strict=False)
             ],
-            "dated": sum(r.facts.get("dated", 0) for r in reports),
-            "capped_comparisons": sum(r.facts.get("capped_comparisons", 0) for r in reports),
+            **{name: sum(r.facts.get(name, 0) for r in reports) for name in self.method.counted},
         }
 
 
-def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig) -> list[Dataset]:
-    """Open the directories that documents are compared with: outputs of dedupe, or of a stage that writes documents.
+def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig, method: Method) -> list[Dataset]:
+    """Open the directories that records are compared with: outputs of dedupe, or of a stage that writes such records.
 
-    SchemaError where one is also an input or was made of one, has no documents, or has an index of another
+    SchemaError where one is also an input or was made of one, has no such records, or has an index of another kind or
     configuration.
     """
     opened = []
@@ -161,25 +157,27 @@ def open_against(paths: Sequence[str], inputs: Dataset, config: DedupeConfig) ->
         same = {*dataset.sha256s, *(manifest.inputs if dataset.has(INDEX) else ())} & set(inputs.sha256s)
         if same:
             raise SchemaError(
-                f"{files.redact(path)}, named by --against, is an --input or was made of one: its documents would be "
-                "removed for themselves; give only new documents as --input"
+                f"{files.redact(path)}, named by --against, is an --input or was made of one: its {method.kind.noun} "
+                f"would be removed for themselves; give only new {method.kind.noun} as --input"
             )
         if dataset.has(INDEX):
-            theirs, ours = _signing(manifest.config), _signing(to_dict(config))
+            for key in dataset.keys(INDEX)[:1]:
+                method.check_index(dataset.open_sized(INDEX, key).schema, f"the index of {files.redact(path)}")
+            theirs, ours = method.signing(manifest.config), method.signing(to_dict(config))
             if theirs != ours:
                 raise SchemaError(
                     f"{files.redact(path)} was signed with {theirs}, this run signs with {ours}; use the same "
-                    "settings, or name its documents in place of its index"
+                    f"settings, or name its {method.kind.noun} in place of its index"
                 )
-        opened.append(dataset if dataset.has(INDEX) else dataset.require(DOCUMENTS))
+        opened.append(dataset if dataset.has(INDEX) else _require(dataset, method))
     return opened
 
 
-def _signing(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that an index depends on."""
-    minhash = config.get("minhash", {})
-    known = {key: minhash.get(key) for key in ("bands", "rows", "seed", "sketch_size")}
-    return {"shingle_size": config.get("shingle_size"), **known}
+def _require(dataset: Dataset, method: Method) -> Dataset:
+    """Return the dataset; SchemaError where it lacks a table that the method reads."""
+    for table in (method.kind.table, *method.needs):
+        dataset.require(table)
+    return dataset
 
 
 def check_choices(config: DedupeConfig, sources: Sequence[str], against: bool) -> None:
@@ -199,9 +197,11 @@ def run(
     against: Sequence[str] = (),
 ) -> None:
     """Deduplicate dataset directories into `output` and print the summary."""
-    dataset = Dataset.open(*inputs).require(DOCUMENTS)
+    dataset = Dataset.open(*inputs)
+    method = method_for(kind_of(dataset).table)
+    _require(dataset, method)
     check_choices(config, list(dataset.books), bool(against))
-    others = open_against(against, dataset, config)
+    others = open_against(against, dataset, config, method)
     with begin(STAGE, output, config, options, [dataset, *others]) as stage:
         one = Run(stage, dataset, others, config, options)
         reports = one.edges()
@@ -213,22 +213,11 @@ def run(
         check_ceilings(books, {"*": config.max_removed})
         stage.commit(reports, inputs=[dataset], kept_tables=[SURVIVING] if materialize else [], facts=facts)
     removed = sum(sum(one.removed.values()) for one in books.values())
-    print_summary(stage, tuple(_notes(facts, config, removed, materialize)))
+    print_summary(stage, tuple(_notes(facts, config, method, removed, materialize)))
 
 
-def _notes(facts: dict[str, Any], config: DedupeConfig, removed: int, materialize: bool) -> list[str]:
-    notes = []
-    if config.date_field:
-        notes.append(f"{config.date_field!r} is a date in {facts['dated']:,} records")
-    if config.near:
-        notes.append(
-            f"largest bucket {facts['largest_bucket']:,}; {facts['hot_buckets']:,} of more than {config.bucket_cap:,}, "
-            f"comparisons that the cap left out {facts['capped_comparisons']:,}"
-        )
-        bands, rows = config.minhash.bands, config.minhash.rows
-        reach = {max(config.threshold, 0.01), 0.8, 0.9}
-        found = ", ".join(f"{s:.2f}: {_percent(s_curve(s, bands, rows))}" for s in sorted(reach))
-        notes.append(f"{bands} × {rows} bands compare this share of the pairs of a similarity: {found}")
+def _notes(facts: dict[str, Any], config: DedupeConfig, method: Method, removed: int, materialize: bool) -> list[str]:
+    notes = method.notes(facts, config)
     if materialize:
         return [*notes, "surviving/ holds the kept records"]
     notes.append(
@@ -240,10 +229,6 @@ def _notes(facts: dict[str, Any], config: DedupeConfig, removed: int, materializ
     return notes
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share < 0.995 else f"{share:.2%}"
-
-
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
@@ -251,8 +236,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="compare with these documents too and never remove them: outputs of earlier runs of dedupe (their stored "
-        "index is read, not their text), or evaluation sets and other corpora as ingest or clean wrote them",
+        help="compare with these records too and never remove them: outputs of earlier runs of dedupe (their stored "
+        "index is read, not their records), or evaluation sets and other corpora as ingest or clean wrote them "
+        "(images: as clean wrote them)",
     )
 
 
@@ -260,8 +246,8 @@ COMMAND = StageCommand(
     STAGE,
     """
     Remove exact and near duplicates.
-    Writes index/ (MinHash signatures that datasketch can query), clusters/ and ledger/ (who is removed, for which kept
-    record, at what measured similarity).
+    Writes index/ (of texts MinHash signatures that datasketch can query, of images difference hashes), clusters/ and
+    ledger/ (who is removed, for which kept record, at what measured similarity).
     """,
     DedupeConfig,
     materialize=True,

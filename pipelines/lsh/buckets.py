@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from pipelines.core.grouping import range_numbers
 
 BUCKET_SCHEMA = pa.schema([pa.field("hash", pa.uint64(), False), pa.field("node", pa.int64(), False)])
 EDGE_SCHEMA = pa.schema([pa.field("left", pa.int64(), False), pa.field("right", pa.int64(), False)])
+CONTENT = -1  # the band of content hashes, since an exact copy is one more way to be a candidate
 BUCKET_BYTES = 16  # of one (hash, node) pair
 
 
@@ -35,24 +36,22 @@ def cut_by_range(hashes: np.ndarray, nodes: np.ndarray, ranges: int) -> Iterator
             yield i, pa.RecordBatch.from_arrays(columns, schema=BUCKET_SCHEMA)
 
 
-def star_edges(batches: Iterable[pa.RecordBatch]) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
+def star_edges(hashes: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Turn the buckets of one (band, range) into star edges: smallest node of a bucket → each other one.
 
-    Returns the edges, the sizes of the buckets of two or more documents, and the smallest node of each: int64 arrays.
-    The order of arrival does not matter, but for the order of the edges.
+    hashes: uint64[n]; nodes: int64[n]. Returns left and right of the edges, the sizes of the buckets of two or more
+    documents, and the smallest node of each: int64 arrays. The order of arrival does not matter, but for the order of
+    the edges.
     """
-    parts = list(batches)
-    hashes = np.concatenate([part.column("hash").to_numpy() for part in parts])
-    nodes = np.concatenate([part.column("node").to_numpy() for part in parts])
     order = np.argsort(hashes)
     hashes = hashes[order]
     same = hashes[1:] == hashes[:-1]
     shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])  # has a neighbour of its own hash
     hashes, nodes = hashes[shared], nodes[order[shared]]
     if not len(nodes):
-        return edge_batch(nodes, nodes), nodes, nodes
+        return nodes, nodes, nodes, nodes
     first = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
     sizes, smallest = np.diff(np.append(first, len(hashes))), np.minimum.reduceat(nodes, first)
     left = np.repeat(smallest, sizes)
     joined = left != nodes
-    return edge_batch(left[joined], nodes[joined]), sizes, smallest
+    return left[joined], nodes[joined], sizes, smallest

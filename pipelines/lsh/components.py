@@ -13,7 +13,8 @@ import pyarrow as pa
 
 
 @numba.njit(nogil=True, cache=True)
-def _find(parent: np.ndarray, node: int) -> int:
+def find(parent: np.ndarray, node: int) -> int:
+    """Find the root of a node, in compiled code."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]  # path halving
         node = parent[node]
@@ -23,7 +24,7 @@ def _find(parent: np.ndarray, node: int) -> int:
 @numba.njit(nogil=True, cache=True)
 def union(parent: np.ndarray, left: int, right: int) -> None:
     """Join the sets of two nodes; the smaller root stays, so that labels do not depend on the order of edges."""
-    left, right = _find(parent, left), _find(parent, right)
+    left, right = find(parent, left), find(parent, right)
     if left < right:
         parent[right] = left
     elif right < left:
@@ -34,7 +35,7 @@ def union(parent: np.ndarray, left: int, right: int) -> None:
 def flatten(parent: np.ndarray) -> np.ndarray:
     """Replace every node's parent by its root, in place: int[n]."""
     for node in range(len(parent)):
-        parent[node] = _find(parent, node)
+        parent[node] = find(parent, node)
     return parent
 
 

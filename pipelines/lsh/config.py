@@ -4,10 +4,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipelines.lsh.survivors import POLICIES
+from pipelines.lsh.survivors import IMAGE_POLICIES, POLICIES
 from pipelines.text.minhash import MinHashConfig
 
+CAPTIONS = ("none", "join")
 _LONGEST_SHINGLE = 1000
+_WIDEST_CROP, _MOST_CROPS = 0.25, 32  # what is left is half of each side; a view costs 64 bytes of the shuffle
+
+
+@dataclass(frozen=True)
+class ImageDedupeConfig:
+    """What counts as a duplicate of an image, and which one of them stays; measured in docs/images-dedupe.md.
+
+    crops: shares of a side that the centred crops leave away at each end, by which cropped and framed copies are found.
+    corners: look for corner crops too (of 5 and 10 %). orientations: for mirrored copies and quarter turns too.
+    candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ, where they share
+    16 in a row, for these two to be compared. correlation: least correlation of their detail for a removal.
+    hash_distance: or most bits of 256 that differ, where the detail of three quarters of the area correlates with
+    uncovered (a box covers the rest). flat: least standard deviation of the grey values; images of less have only exact
+    copies. captions: 'join' removes images for the caption of another too. caption_threshold: least Jaccard similarity
+    of their shingles. survivor: policies 'source', 'pixels' (most first), 'bytes' (most first). bucket_cap: most hashes
+    on either side that one is compared with in a bucket, and most kept images in a group of candidates.
+    """
+
+    crops: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18)
+    corners: bool = False
+    orientations: bool = False
+    candidate_distance: int = 14
+    correlation: float = 0.95
+    hash_distance: int = 24
+    uncovered: float = 0.98
+    flat: float = 4.0
+    captions: str = "none"
+    caption_threshold: float = 0.8
+    survivor: tuple[str, ...] = ("source", "pixels", "bytes")
+    bucket_cap: int = 20_000
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what would otherwise show only after the first pass, or never."""
+        if not all(0 < share < _WIDEST_CROP for share in self.crops):
+            raise ValueError(f"crops are shares above 0 and below {_WIDEST_CROP}; got {list(self.crops)}")
+        if len(self.crops) > _MOST_CROPS or len(set(self.crops)) < len(self.crops):
+            raise ValueError(f"crops are at most {_MOST_CROPS}, each another; got {list(self.crops)}")
+        for name in ("correlation", "uncovered", "caption_threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"images.{name} is a similarity above 0 and at most 1; got {getattr(self, name)}")
+        if not 0 <= self.candidate_distance <= 64 - 16 or not 0 <= self.hash_distance <= 256:
+            raise ValueError("images.candidate_distance is from 0 to 48 bits, images.hash_distance from 0 to 256")
+        if not 0 <= self.flat <= 128:
+            raise ValueError(f"images.flat is from 0 to 128 grey levels; got {self.flat}")
+        if self.bucket_cap < 1:
+            raise ValueError("images.bucket_cap is at least 1")
+        if self.captions not in CAPTIONS:
+            raise ValueError(f"images.captions is one of {', '.join(CAPTIONS)}; got {self.captions!r}")
+        check_survivor(self.survivor, IMAGE_POLICIES)
+
+
+def check_survivor(policy: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raise ValueError where a survivor policy is unknown, or stands twice."""
+    if len(set(policy)) < len(policy):
+        raise ValueError(f"survivor names a policy twice: {', '.join(policy)}")
+    if unknown := set(policy) - set(known):
+        raise ValueError(f"unknown survivor policy {sorted(unknown)[0]!r}; known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -19,7 +77,8 @@ class DedupeConfig:
     shingle_size: tokens per shingle. survivor: the policy, see `pipelines.lsh.survivors.policy_order`. sources: names
     in the order of their priority, for the policy 'source'. date_field: metadata field for the policy 'date' (ISO
     8601). bucket_cap: most kept documents of one bucket that a document is compared with. max_removed: greatest share
-    of a source that may be removed; more fails the run.
+    of a source that may be removed; more fails the run. images: what holds for images in place of threshold, survivor
+    and bucket_cap (shingle_size and minhash hold for their captions).
     """
 
     near: bool = True
@@ -33,6 +92,7 @@ class DedupeConfig:
     bucket_cap: int = 1000
     max_removed: float = 1.0
     compression: str | None = None
+    images: ImageDedupeConfig = field(default_factory=ImageDedupeConfig)
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would otherwise show only after the first pass, or never."""
@@ -44,7 +104,4 @@ class DedupeConfig:
             raise ValueError("shingle_size and bucket_cap are at least 1")
         if self.shingle_size > _LONGEST_SHINGLE:
             raise ValueError(f"shingle_size is at most {_LONGEST_SHINGLE}; got {self.shingle_size}")
-        if len(set(self.survivor)) < len(self.survivor):
-            raise ValueError(f"survivor names a policy twice: {', '.join(self.survivor)}")
-        if unknown := set(self.survivor) - set(POLICIES):
-            raise ValueError(f"unknown survivor policy {sorted(unknown)[0]!r}; known: {', '.join(POLICIES)}")
+        check_survivor(self.survivor, POLICIES)

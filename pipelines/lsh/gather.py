@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -10,8 +11,6 @@ import pyarrow as pa
 
 from pipelines.core.shards import take_rows
 from pipelines.lsh.nodes import Nodes
-
-_SMALL = ("id", "source", "locator", "content_hash", "length", "date", "shingle_count")
 
 
 class Signed(NamedTuple):
@@ -22,11 +21,11 @@ class Signed(NamedTuple):
     offsets: np.ndarray
 
 
-def gather_heads(nodes: np.ndarray, numbering: Nodes) -> pa.RecordBatch:
-    """Read all but signature and sketch of some documents, in their order, and whether they are `fixed`."""
+def gather_heads(nodes: np.ndarray, numbering: Nodes, columns: Sequence[str]) -> pa.RecordBatch:
+    """Read a few columns of some records, in their order, and whether they are `fixed`."""
     parts, positions = [], []
     for shard, where, rows in numbering.by_shard(nodes):
-        part = take_rows(shard.open(), rows, list(_SMALL))
+        part = take_rows(shard.open(), rows, list(columns))
         parts.append(part.append_column("fixed", pa.repeat(shard.fixed, len(part))))
         positions.append(where)
     return pa.concat_batches(parts).take(pa.array(_inverse(np.concatenate(positions))))

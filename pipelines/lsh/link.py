@@ -1,14 +1,14 @@
 """Link documents that share a bucket: bands in rounds, each a shuffle of (hash, node) arrays that fits the memory.
 
-A unit of work is one band and one range of its hashes; band -1 is the content hash, since an exact copy is one more way
-to be a candidate. A round takes as many units as the memory for a shuffle allows. The index is read again in each round
-but the first, which is fed while it is written.
+A unit of work is one band and one range of its hashes; band CONTENT is the content hash. A round takes as many units as
+the memory for a shuffle allows. The index is read again in each round but the first, which is fed while it is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -18,17 +18,14 @@ import pyarrow.compute as pc
 from pipelines.core import files, ledger
 from pipelines.core.dataset import Dataset, shard_key
 from pipelines.core.grouping import SHUFFLE, GroupBatches, Keyed, batch_element, report_element
-from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
-from pipelines.lsh.buckets import BUCKET_BYTES, EDGE_SCHEMA, cut_by_range, star_edges
+from pipelines.lsh.buckets import CONTENT, EDGE_SCHEMA, cut_by_range, edge_batch
 from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.method import Method
+from pipelines.lsh.methods import TEXTS, method_of
 from pipelines.lsh.nodes import Nodes
-from pipelines.lsh.probe import Probe
-from pipelines.lsh.sign import ShardSigner
-from pipelines.text.minhash import band_hashes
 
-CONTENT = -1  # the band of content hashes
 _RANGE_BYTES = 64 << 20  # of the pairs in one group of the shuffle
 _HOT = 5  # largest buckets that a group reports
 
@@ -50,48 +47,15 @@ class Round:
         return self.first <= (band - CONTENT) * self.ranges + part < self.last
 
 
-def plan_rounds(documents: int, config: DedupeConfig, memory: int) -> list[Round]:
+def plan_rounds(records: int, config: DedupeConfig, memory: int, method: Method = TEXTS) -> list[Round]:
     """Cut all bands into rounds whose shuffle takes at most `memory` bytes (0: no limit), or one unit each."""
-    bands = 1 + (config.minhash.bands if config.near else 0)
-    held = max(1, documents * BUCKET_BYTES)
-    ranges = max(1, -(-held // _RANGE_BYTES), -(-int(held * SHUFFLE) // memory) if memory else 1)
+    bands = 1 + method.bands(config)
+    held = max(1, records * method.bucket_bytes(config))
+    least = max(1, -(-held // _RANGE_BYTES), -(-int(held * SHUFFLE) // memory) if memory else 1)
+    ranges = method.ranges(least)
     units = bands * ranges
     size = max(1, int(memory / (held * SHUFFLE / ranges))) if memory else units
     return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
-
-
-def bucket_hashes(index: pa.RecordBatch, bands: range, config: DedupeConfig) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each band and the hashes, uint64[n], of index rows in it."""
-    if CONTENT in bands:
-        content = np.ascontiguousarray(id_bytes(index.column("content_hash"))).view("<u8").reshape(-1, 2)
-        yield CONTENT, content[:, 0]
-    first, last = max(bands.start, 0), bands.stop
-    if first < last:
-        minhash = config.minhash
-        yield from enumerate(band_hashes(_signed(index), minhash.bands, minhash.rows, first, last), first)
-
-
-def _signed(index: pa.RecordBatch) -> np.ndarray:
-    return index.column("signature").flatten().to_numpy().reshape(len(index), -1)
-
-
-def _wanted(
-    index: pa.RecordBatch, here: np.ndarray, bands: range, config: DedupeConfig, probe: Probe | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield each band, and the hashes and rows of the index, of those `here`, that belong into its buckets."""
-    shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
-    if probe is None:
-        for band, hashes in bucket_hashes(index, bands, config):
-            rows = np.flatnonzero(here if band == CONTENT else shingled)
-            yield band, hashes[rows], rows
-        return
-    for band, hashes in bucket_hashes(index, range(bands.start, min(bands.stop, 0)), config):
-        rows = np.flatnonzero(here & probe.may_hold(band, hashes))
-        yield band, hashes[rows], rows
-    if (near := range(max(bands.start, 0), bands.stop)) and len(index):
-        found, hashes, rows = probe.bands_held(_signed(index), shingled, near, config.minhash.rows)
-        for band in np.unique(found).tolist():
-            yield band, hashes[found == band], rows[found == band]
 
 
 def bucket_elements(
@@ -99,8 +63,9 @@ def bucket_elements(
     start: int,
     this: Round,
     config: DedupeConfig,
-    probe: Probe | None = None,
+    probe: Any = None,
     taking: np.ndarray | None = None,
+    method: Method = TEXTS,
 ) -> Iterator[Keyed]:
     """Yield the buckets that one index shard puts into a round, an element for each (band, range).
 
@@ -111,13 +76,13 @@ def bucket_elements(
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for index in batches:
         here = np.ones(len(index), np.bool_) if taking is None else taking[start - first :][: len(index)]
-        for band, hashes, rows in _wanted(index, here, this.bands(), config, probe):
-            if len(rows):
-                parts.setdefault(band, []).append((hashes, start + rows))
+        for band, hashes, entries in method.entries(index, start, here, this.bands(), config, probe):
+            if len(entries):
+                parts.setdefault(band, []).append((hashes, entries))
         start += len(index)
     for band, pairs in parts.items():
-        hashes, nodes = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        for part, batch in cut_by_range(hashes, nodes, this.ranges):
+        hashes, entries = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        for part, batch in cut_by_range(hashes, entries, this.ranges):
             if this.holds(band, part):
                 yield batch_element(f"bucket/{band}/{part}", batch)
 
@@ -126,20 +91,20 @@ def sign_shard(
     number: int, nodes: Nodes, dataset: Dataset, table: str, this: Round | None, config: DedupeConfig
 ) -> Iterator[Keyed]:
     """Write the index of one shard; yield its buckets of the first round, and a report."""
-    start, shard = int(nodes.starts[number]), nodes.shards[number]
-    signer = ShardSigner(dataset, shard.key, table, shard.root, config)
+    start, shard, method = int(nodes.starts[number]), nodes.shards[number], method_of(nodes)
+    signer = method.signer(dataset, shard.key, table, shard.root, config)
     if this is None:
         for _ in signer:
             pass
     else:
-        yield from bucket_elements(signer, start, this, config)
+        yield from bucket_elements(signer, start, this, config, method=method)
     assert signer.shard is not None
     books = {} if shard.fixed else ledger.count(signer.seen, [])
-    facts = {} if shard.fixed else {"dated": signer.dated}
+    facts = {} if shard.fixed else dict(signer.facts)
     yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books, facts))
 
 
-def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None) -> Iterator[Keyed]:
+def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, probe: Any) -> Iterator[Keyed]:
     """Yield the buckets that a shard of the index, read again, puts into a round."""
     start, shard = int(nodes.starts[number]), nodes.shards[number]
     reader = shard.open()
@@ -148,25 +113,32 @@ def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, pro
     if len(gone):  # asked once for the whole shard: the set of removed ids is built every time
         ids = pa.chunked_array([batch.column("id") for batch in batches], gone.type)
         taking = pc.invert(pc.is_in(ids, gone)).to_numpy()
-    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, taking)
+    method = method_of(nodes)
+    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, taking, method)
 
 
-def link_bucket(key: str, batches: Sequence[pa.RecordBatch], scratch: str, cap: int) -> Report:
-    """Write the star edges of one (band, range); report its buckets of more than `cap` documents."""
-    edges, sizes, smallest = star_edges(batches)
+def link_bucket(
+    key: str, batches: Sequence[pa.RecordBatch], numbering: Nodes, scratch: str, config: DedupeConfig
+) -> Report:
+    """Write the edges of one (band, range); report its buckets of more than the cap."""
+    method, band = method_of(numbering), int(key.split("/")[1])
+    hashes, entries = (
+        np.concatenate([batch.column(name).to_numpy() for batch in batches]) for name in ("hash", "node")
+    )
+    linked = method.link(band, hashes, entries, numbering, config)
+    sizes, cap = linked.sizes, method.cap(config)
     path = f"edges/{key.replace('/', '-')}.arrow"
-    if len(edges):
-        write_shard(scratch, path, EDGE_SCHEMA, [edges], durable=False)
-    largest = np.lexsort([smallest, -sizes])[:_HOT]
-    band = int(key.split("/")[1])
-    hot = [[int(sizes[i]), band, int(smallest[i])] for i in largest if sizes[i] > cap]
+    if len(linked.left):
+        write_shard(scratch, path, EDGE_SCHEMA, [edge_batch(linked.left, linked.right)], durable=False)
+    largest = np.lexsort([linked.examples, -sizes])[:_HOT]
     facts = {
-        "edges": path if len(edges) else None,
-        "count": len(edges),
+        "edges": path if len(linked.left) else None,
+        "count": len(linked.left),
         "largest_bucket": int(sizes.max(initial=0)),
-        "hot": hot,
+        "hot": [[int(sizes[i]), band, int(linked.examples[i])] for i in largest if sizes[i] > cap],
+        "hot_buckets": int((sizes > cap).sum()),
     }
-    return Report(key, facts={**facts, "hot_buckets": int((sizes > cap).sum())})
+    return Report(key, facts={**facts, **linked.facts})
 
 
 def build_sign(
@@ -186,19 +158,19 @@ def build_sign(
         pipeline
         | "Shards" >> beam.Create(largest_first)
         | "Sign" >> beam.FlatMap(sign_shard, nodes, dataset, table, this, config).with_output_types(Keyed)
-        | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
+        | "Link" >> GroupBatches(link_bucket, (nodes, scratch, config))
     )
 
 
 def build_link(
-    pipeline: beam.Pipeline, nodes: Nodes, this: Round, probe: Probe | None, scratch: str, config: DedupeConfig
+    pipeline: beam.Pipeline, nodes: Nodes, this: Round, probe: Any, scratch: str, config: DedupeConfig
 ) -> beam.PCollection:
     """Build the pipeline of one further round."""
     return (
         pipeline
         | "Index" >> beam.Create(range(len(nodes.shards)))
         | "Buckets" >> beam.FlatMap(link_shard, nodes, this, config, probe).with_output_types(Keyed)
-        | "Link" >> GroupBatches(link_bucket, (scratch, config.bucket_cap))
+        | "Link" >> GroupBatches(link_bucket, (nodes, scratch, config))
     )
 
 

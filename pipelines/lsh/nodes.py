@@ -1,4 +1,4 @@
-"""Number the documents of a run: one whole number for each, whichever index it stands in."""
+"""Number the records of a run: one whole number for each, whichever index it stands in."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.core import files
-from pipelines.core.dataset import Dataset, shard_path
+from pipelines.core.dataset import DOCUMENTS, Dataset, shard_path
 from pipelines.core.shards import open_shard
-
-INDEX = "index"
+from pipelines.lsh.method import INDEX
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,13 @@ class IndexShard:
 
 @dataclass(frozen=True)
 class Nodes:
-    """The index shards of a run in a fixed order; a document's node number is its shard's start plus its row."""
+    """The index shards of a run in a fixed order; a record's node number is its shard's start plus its row.
+
+    table: of the records, which says how they are signed, linked and verified (`pipelines.lsh.methods`).
+    """
 
     shards: tuple[IndexShard, ...]
+    table: str = DOCUMENTS
 
     @property
     def starts(self) -> np.ndarray:
@@ -60,6 +63,11 @@ class Nodes:
     def total(self) -> int:
         """An upper bound of the node numbers."""
         return int(self.starts[-1])
+
+    def fixed(self, nodes: np.ndarray) -> np.ndarray:
+        """Whether the records of these numbers are never removed: bool[n]."""
+        of = np.searchsorted(self.starts, nodes, side="right") - 1
+        return np.array([shard.fixed for shard in self.shards], np.bool_)[of]
 
     def by_shard(self, nodes: np.ndarray) -> Iterator[tuple[IndexShard, np.ndarray, np.ndarray]]:
         """Split node numbers by shard: (shard, positions among `nodes`, rows of the shard), rows ascending."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,10 +12,9 @@ from pipelines.core import ledger, progress
 from pipelines.core.dataset import Dataset, shard_path, surviving_batches
 from pipelines.core.shards import ShardWriter
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.nodes import INDEX
+from pipelines.lsh.method import INDEX, Signer
 from pipelines.text.dates import epoch_seconds
 from pipelines.text.minhash import sign
-from schemas.manifest import Shard
 from schemas.signature import signature_record
 
 
@@ -38,17 +36,13 @@ def sign_batch(batch: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-class ShardSigner:
-    """Write the index of one shard of documents; iterating yields each batch of it, as it is written.
-
-    shard: the manifest line, once all was read. seen: documents by source. dated: those with a date.
-    """
+class ShardSigner(Signer):
+    """Write the index of one shard of documents; facts: 'dated', how many have a date."""
 
     def __init__(self, dataset: Dataset, key: str, table: str, root: str, config: DedupeConfig) -> None:
+        super().__init__()
         self.dataset, self.key, self.table, self.root, self.config = dataset, key, table, root, config
-        self.seen: Counter[str] = Counter()
-        self.dated = 0
-        self.shard: Shard | None = None
+        self.facts["dated"] = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         schema, path = signature_record(self.config.minhash.num_perm).schema, shard_path(INDEX, self.key)
@@ -57,7 +51,7 @@ class ShardSigner:
                 index = sign_batch(batch, self.config)
                 writer.write(index)
                 self.seen += ledger.by_source(batch)
-                self.dated += len(index) - index.column("date").null_count
+                self.facts["dated"] += len(index) - index.column("date").null_count
                 progress.advance(len(batch), batch.column("text").nbytes)
                 yield index
         self.shard = writer.shard

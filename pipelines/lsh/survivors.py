@@ -20,6 +20,8 @@ from pipelines.lsh.components import flatten, union
 from pipelines.text.minhash import jaccard
 
 POLICIES = ("source", "length", "date")
+IMAGE_POLICIES = ("source", "pixels", "bytes")
+_LARGEST_FIRST = ("length", "pixels", "bytes")
 
 
 class Candidates(NamedTuple):
@@ -58,9 +60,10 @@ def policy_order(
 ) -> np.ndarray:
     """Order documents by component, then by the survivor policy, then by id: the first of a component is always kept.
 
-    columns: 'source' and 'id' as Arrow arrays, 'length' and 'date' as numeric arrays (date NaN where unknown).
-    policy: names of 'source' (the order of `sources`, others after them), 'length' (longest first), 'date' (earliest
-    first, unknown last). Ties break by id. Documents that are fixed (column 'fixed', bool) come before all others.
+    columns: 'source' and 'id' as Arrow arrays, the others as numeric arrays (date NaN where unknown).
+    policy: names of 'source' (the order of `sources`, others after them), 'length', 'pixels', 'bytes' (most first),
+    'date' (earliest first, unknown last). Ties break by id. Documents that are fixed (column 'fixed', bool) come before
+    all others.
     """
     keys: list[np.ndarray] = [component, ~columns["fixed"]]
     for name in policy:
@@ -69,12 +72,13 @@ def policy_order(
             coded = columns["source"].dictionary_encode()
             ranks = np.array([rank.get(source, len(rank)) for source in coded.dictionary.to_pylist()], np.int64)
             keys.append(ranks[coded.indices.to_numpy()])
-        elif name == "length":
-            keys.append(-columns["length"].astype(np.int64))
+        elif name in _LARGEST_FIRST:
+            keys.append(-columns[name].astype(np.int64))
         elif name == "date":
             keys.append(np.nan_to_num(columns["date"], nan=np.inf))
         else:
-            raise ValueError(f"unknown survivor policy {name!r}; known: {', '.join(POLICIES)}")
+            known = dict.fromkeys((*POLICIES, *IMAGE_POLICIES))
+            raise ValueError(f"unknown survivor policy {name!r}; known: {', '.join(known)}")
     words = np.ascontiguousarray(id_bytes(columns["id"])).view(">u8").reshape(-1, 2)
     keys += [words[:, 0], words[:, 1]]
     return np.lexsort(keys[::-1])

@@ -1,4 +1,4 @@
-"""Verify candidates: the last pass, which compares sketches, chooses survivors, and writes ledger and clusters."""
+"""Verify candidates: the last pass, which compares them, chooses survivors, and writes ledger and clusters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.core import files, ledger
 from pipelines.core.dataset import LEDGER_TABLE, Dataset, shard_path, sorted_by_id, surviving_batches, survivors
@@ -17,33 +16,22 @@ from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, read_table, take_rows, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.gather import gather_heads, gather_signed
 from pipelines.lsh.groups import Span
+from pipelines.lsh.method import Decided, Method
+from pipelines.lsh.methods import method_of
 from pipelines.lsh.nodes import Nodes
-from pipelines.lsh.survivors import (
-    Candidates,
-    Verdicts,
-    decide,
-    dense_buckets,
-    first_of_content,
-    policy_order,
-    spread,
-)
-from pipelines.text.minhash import band_hashes
-from schemas.base import SchemaError
-from schemas.document import DOCUMENT, ID
+from schemas.document import ID
 from schemas.ledger import REMOVED
 from schemas.signature import CLUSTER
 
 CLUSTERS, SURVIVING = "clusters", "surviving"
-EXACT, NEAR = "exact_duplicate", "near_duplicate"
 VERDICT_BYTES = 62  # of one row of VERDICT_SCHEMA
 _STAGE = "dedupe"
 VERDICT_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), False),
         pa.field("kept_id", ID),  # null: it is kept
-        pa.field("exact", pa.bool_(), False),
+        pa.field("reason", pa.uint8(), False),  # see Method.reasons
         pa.field("similarity", pa.float64(), False),
         pa.field("similarity_error", pa.float64(), False),
         pa.field("cluster_id", ID, False),
@@ -53,7 +41,7 @@ VERDICT_SCHEMA = pa.schema(
 
 
 class Target(NamedTuple):
-    """Where the last pass writes: the output's root, the documents, their table, and whether to materialize them."""
+    """Where the last pass writes: the output's root, the records, their table, and whether to materialize them."""
 
     root: str
     dataset: Dataset
@@ -61,67 +49,24 @@ class Target(NamedTuple):
     materialize: bool
 
 
-def verify_nodes(
-    nodes: np.ndarray, component: np.ndarray, numbering: Nodes, config: DedupeConfig
-) -> tuple[np.ndarray, pa.RecordBatch, Verdicts]:
-    """Decide on the candidates of whole components: node numbers and index heads in the order of decision, verdicts.
-
-    SchemaError where a document stands on both sides: it would be removed for itself.
-    """
-    heads = gather_heads(nodes, numbering)
-    _refuse_both(heads)
-    columns = {
-        "id": heads.column("id"),
-        "source": heads.column("source"),
-        "length": heads.column("length").to_numpy(),
-        "date": heads.column("date").cast(pa.float64()).to_numpy(zero_copy_only=False),
-        "fixed": heads.column("fixed").to_numpy(zero_copy_only=False),
-    }
-    order = policy_order(columns, config.survivor, config.sources, component)
-    heads, nodes, fixed = heads.take(pa.array(order)), nodes[order], columns["fixed"][order]
-    first = first_of_content(component[order], heads.column("content_hash"))
-    unique = np.flatnonzero(first == np.arange(len(first)))
-    counts = heads.column("shingle_count").to_numpy()[unique]
-    signed = gather_signed(nodes[unique], numbering, config.minhash.num_perm)
-    bands = config.minhash.bands if config.near else 0
-    hashes = band_hashes(signed.signatures, config.minhash.bands, config.minhash.rows, 0, bands)
-    dense, total = dense_buckets(hashes, counts == 0)
-    candidates = Candidates(dense, total, signed.values, signed.offsets, counts, fixed[unique])
-    verdicts = decide(candidates, config.threshold, config.minhash.sketch_size, config.bucket_cap, within=config.within)
-    return nodes, heads, spread(verdicts, unique, first, fixed, within=config.within)
-
-
-def _refuse_both(heads: pa.RecordBatch) -> None:
-    fixed = heads.column("fixed")
-    if fixed.true_count:
-        ids = heads.column("id")
-        both = heads.filter(pc.and_not(pc.is_in(ids, ids.filter(fixed)), fixed))
-        if len(both):
-            one = both.slice(0, 1).to_pylist()[0]
-            raise SchemaError(
-                f"record {one['locator']!r} of source {one['source']!r} is in the input and in what --against names: "
-                "it would be removed for itself; give only new documents as --input"
-            )
-
-
-def verdict_rows(nodes: np.ndarray, heads: pa.RecordBatch, verdicts: Verdicts, numbering: Nodes) -> Iterator[Keyed]:
+def verdict_rows(decided: Decided, numbering: Nodes) -> Iterator[Keyed]:
     """Yield, for each shard of this run, what was decided about its rows: those removed, and those of a cluster."""
-    roots, inverse, sizes = np.unique(verdicts.cluster, return_inverse=True, return_counts=True)
-    words = np.ascontiguousarray(id_bytes(heads.column("id"))).view(">u8").reshape(-1, 2)
+    roots, inverse, sizes = np.unique(decided.cluster, return_inverse=True, return_counts=True)
+    words = np.ascontiguousarray(id_bytes(decided.heads.column("id"))).view(">u8").reshape(-1, 2)
     by_id = np.lexsort([words[:, 1], words[:, 0], inverse])
     smallest = by_id[np.searchsorted(inverse[by_id], np.arange(len(roots)))]
-    own = ~heads.column("fixed").to_numpy(zero_copy_only=False)
+    own = ~decided.heads.column("fixed").to_numpy(zero_copy_only=False)
     told = np.flatnonzero((sizes[inverse] > 1) & own)  # whoever is removed is in the cluster of its twin
-    ids, kept = heads.column("id"), verdicts.kept[told]
+    ids, kept = decided.heads.column("id"), decided.kept[told]
     columns = [
         ids.take(pa.array(kept, mask=kept < 0)),
-        pa.array(verdicts.exact[told]),
-        pa.array(verdicts.similarity[told]),
-        pa.array(verdicts.error[told]),
+        pa.array(decided.reason[told]),
+        pa.array(decided.similarity[told]),
+        pa.array(decided.error[told]),
         ids.take(pa.array(smallest[inverse[told]])),
         pa.array(sizes[inverse[told]].astype(np.uint32)),
     ]
-    for shard, positions, rows in numbering.by_shard(nodes[told]):
+    for shard, positions, rows in numbering.by_shard(decided.nodes[told]):
         part = [pa.array(rows), *(column.take(pa.array(positions)) for column in columns)]
         yield batch_element(f"verdicts/{shard.key}", pa.RecordBatch.from_arrays(part, schema=VERDICT_SCHEMA))
 
@@ -130,13 +75,14 @@ def verify_task(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig
     """Decide on the components of some rows of a groups file; yield verdicts by shard, and a report."""
     path, first, last = span
     groups = read_table(files.join(scratch, path)).slice(first, last - first)
-    nodes, heads, verdicts = verify_nodes(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
-    yield from verdict_rows(nodes, heads, verdicts, numbering)
-    yield report_element(Report(f"verify-{path}-{first:012d}", facts={"capped_comparisons": int(verdicts.capped)}))
+    method = method_of(numbering)
+    decided = method.decide(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
+    yield from verdict_rows(decided, numbering)
+    yield report_element(Report(f"verify-{path}-{first:012d}", facts={"capped_comparisons": int(decided.capped)}))
 
 
 def decision_tables(
-    verdicts: pa.RecordBatch, heads: pa.RecordBatch, config: DedupeConfig
+    verdicts: pa.RecordBatch, heads: pa.RecordBatch, method: Method, config: DedupeConfig
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Make the ledger rows and the cluster rows of one shard, sorted by id, from its verdicts and their index rows."""
     clusters = pa.RecordBatch.from_arrays(
@@ -144,14 +90,14 @@ def decision_tables(
     )
     gone = verdicts.column("kept_id").is_valid()
     rows, of = verdicts.filter(gone), heads.filter(gone)
-    exact, similarity = rows.column("exact"), rows.column("similarity")
+    reason, similarity = rows.column("reason"), rows.column("similarity")
     columns = {
         **{name: of.column(name) for name in ("id", "source", "locator")},
         "stage": _STAGE,
         "action": REMOVED,
-        "reason": pc.if_else(exact, EXACT, NEAR),
+        "reason": pa.array(method.reasons).take(reason),
         "score": similarity,
-        "threshold": pc.if_else(exact, 1.0, config.threshold),
+        "threshold": pa.array(method.thresholds(config), pa.float64()).take(reason),
         "kept_id": rows.column("kept_id"),
         "similarity": similarity,
         "similarity_error": rows.column("similarity_error"),
@@ -170,7 +116,8 @@ def write_decisions(
     verdicts = pa.concat_batches(batches)
     (shard,) = (one for one in numbering.shards if one.key == name and not one.fixed)
     heads = take_rows(shard.open(), verdicts.column("row").to_numpy(), ["id", "source", "locator"])
-    gone, clusters = decision_tables(verdicts, heads, config)
+    method = method_of(numbering)
+    gone, clusters = decision_tables(verdicts, heads, method, config)
     options = {"compression": config.compression}
     written = [
         write_shard(target.root, shard_path(table, name), rows.schema, [rows], **options)
@@ -181,7 +128,8 @@ def write_decisions(
         ids = gone.column("id")
         kept = (survivors(b, ids) for b in surviving_batches(target.dataset, name, table=target.table))
         path = shard_path(SURVIVING, name)
-        written.append(write_shard(target.root, path, DOCUMENT.schema, kept, text_column="text", **options))
+        kind = method.kind
+        written.append(write_shard(target.root, path, kind.record.schema, kept, text_column=kind.content, **options))
     return Report(key, tuple(written), ledger.count({}, [gone]))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,27 +46,22 @@ def test_ranges_are_of_equal_width() -> None:
 def test_edges_connect_exactly_the_buckets_whatever_the_order(
     pairs: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    cut = data.draw(st.integers(0, len(pairs)))
     shuffled = data.draw(st.permutations(pairs))
 
-    def batch(some: list[tuple[int, int]]) -> pa.RecordBatch:
-        columns = [pa.array([h for h, _ in some], pa.uint64()), pa.array([n for _, n in some], pa.int64())]
-        return pa.RecordBatch.from_arrays(columns, schema=BUCKET_SCHEMA)
+    def edges(some: list[tuple[int, int]]) -> tuple[np.ndarray, ...]:
+        return star_edges(np.array([h for h, _ in some], np.uint64), np.array([n for _, n in some], np.int64))
 
-    edges, sizes, smallest = star_edges([batch(list(pairs))])
-    again, *_ = star_edges([batch(shuffled[:cut]), batch(shuffled[cut:])])
-
-    def listed(some: pa.RecordBatch) -> list[tuple[int, int]]:
-        return sorted(zip(some["left"].to_pylist(), some["right"].to_pylist(), strict=True))
-
-    assert listed(edges) == listed(again)
+    left, right, sizes, smallest = edges(list(pairs))
+    again = edges(shuffled)
+    joined = edge_batch(left, right)
+    assert sorted(zip(left, right, strict=True)) == sorted(zip(again[0], again[1], strict=True))
     by_hash: dict[int, list[int]] = {}
     for value, node in pairs:
         by_hash.setdefault(value, []).append(node)
     shared = sorted((len(nodes), min(nodes)) for nodes in by_hash.values() if len(nodes) > 1)
     assert sorted(zip(sizes.tolist(), smallest.tolist(), strict=True)) == shared
-    assert len(edges) == sum(len(nodes) - 1 for nodes in by_hash.values())
+    assert len(joined) == sum(len(nodes) - 1 for nodes in by_hash.values())
     every = [pair for nodes in by_hash.values() for pair in combinations(sorted(nodes), 2)]
-    left, right = (np.array([pair[i] for pair in every], np.int64) for i in (0, 1))
-    found, expected = components([edges], 41), components([edge_batch(left, right)], 41)
+    one, other = (np.array([pair[i] for pair in every], np.int64) for i in (0, 1))
+    found, expected = components([joined], 41), components([edge_batch(one, other)], 41)
     assert [part.tolist() for part in found] == [part.tolist() for part in expected]

@@ -9,8 +9,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.lsh.buckets import CONTENT
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.link import CONTENT, Round, bucket_elements, plan_rounds
+from pipelines.lsh.link import Round, bucket_elements, plan_rounds
 from pipelines.lsh.probe import ProbeWriter
 from pipelines.lsh.sign import sign_batch
 from pipelines.text.minhash import band_hashes

@@ -1,0 +1,110 @@
+"""Difference hashes of the views of an image, and how much its grey values differ at all.
+
+A bit of a difference hash says whether a cell of a grid is brighter than the one left of it (Krawetz 2013, "Kind of
+like that"; imagehash's `dhash`). Here it must be brighter by more than a grey level, else the bits of an area of one
+colour would be noise of the encoder.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from pipelines.images.views import FULL, SIDE, areas, border, integral
+
+MARGIN = 1  # grey levels
+BANDS, BAND_BITS = 4, 16  # of a 64-bit hash: two rows of its grid each, so that what covers a part leaves others whole
+WORDS = 4  # of a 256-bit hash
+
+
+def difference_hashes(thumbnails: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Hash each view of each image to 64 bits: uint64[n, views].
+
+    thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`. The grid has 9 × 8 cells; the first bit,
+    of the upper left cells, is the most significant.
+    """
+    return _hash_views(thumbnails, views)  # type: ignore[no-any-return]
+
+
+def fine_hashes(thumbnails: np.ndarray) -> np.ndarray:
+    """Hash each whole image to 256 bits, from a grid of 17 × 16 cells: uint64[n, 4]."""
+    return _hash_fine(thumbnails)  # type: ignore[no-any-return]
+
+
+def deviations(thumbnails: np.ndarray) -> np.ndarray:
+    """The standard deviation of each thumbnail's grey values: float32[n]."""
+    values = thumbnails.astype(np.int64)
+    size = SIDE * SIDE
+    variance = size * (values * values).sum(axis=1) - values.sum(axis=1) ** 2
+    return (np.sqrt(variance.astype(np.float64)) / size).astype(np.float32)
+
+
+def band_keys(hashes: np.ndarray, band: int) -> np.ndarray:
+    """Turn hashes so that the bits of a band are the upper 16: uint64 of the same shape."""
+    shift = np.uint64(BAND_BITS * band)
+    return hashes << shift | hashes >> np.uint64((64 - BAND_BITS * band) % 64)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bits(cells, left, top, right, bottom, words):  # type: ignore[no-untyped-def]
+    rows, columns = cells.shape
+    bit = 0
+    words[:] = 0
+    for i in range(rows):
+        height = border(top, bottom, i + 1, rows) - border(top, bottom, i, rows)
+        for j in range(columns - 1):
+            here, middle = border(left, right, j, columns), border(left, right, j + 1, columns)
+            wide, next_wide = middle - here, border(left, right, j + 2, columns) - middle
+            # Cells differ in width by a 256th of a pixel: means are compared as fractions, in whole numbers.
+            difference = cells[i, j + 1] * wide - cells[i, j] * next_wide
+            if difference > MARGIN * wide * next_wide * height:
+                words[bit >> 6] |= np.uint64(1) << np.uint64(63 - (bit & 63))
+            bit += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
+    count, kinds = thumbnails.shape[0], views.shape[0]
+    out = np.empty((count, kinds), np.uint64)
+    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((8, 9), np.int64)
+    for i in range(count):
+        turned = -1
+        for v in range(kinds):
+            if views[v, 4] != turned:
+                turned = views[v, 4]
+                integral(thumbnails[i], turned, sums)
+            areas(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], cells)
+            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], out[i, v : v + 1])
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _hash_fine(thumbnails):  # type: ignore[no-untyped-def]
+    count = thumbnails.shape[0]
+    out = np.empty((count, WORDS), np.uint64)
+    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((16, 17), np.int64)
+    for i in range(count):
+        integral(thumbnails[i], 0, sums)
+        areas(sums, 0, 0, FULL, FULL, cells)
+        _bits(cells, 0, 0, FULL, FULL, out[i])
+    return out
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def bit_count(word: np.uint64) -> int:
+    """Count the bits of a word that are set (Warren: Hacker's Delight, 5-1), in compiled code."""
+    word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
+    word = word + (word >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return int(word * np.uint64(0x0101010101010101) >> np.uint64(56))
+
+
+@numba.njit(nogil=True, cache=True)
+def share_band(a: np.uint64, b: np.uint64) -> bool:
+    """Whether two hashes agree in all bits of some band, in compiled code."""
+    differing = a ^ b
+    low = np.uint64((1 << BAND_BITS) - 1)
+    for band in range(BANDS):  # noqa: SIM110  numba compiles no generator in any()
+        if differing >> np.uint64(BAND_BITS * band) & low == 0:
+            return True
+    return False

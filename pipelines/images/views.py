@@ -1,0 +1,113 @@
+"""Views of an image: the whole of it, crops and turned copies, each an area of one small grey thumbnail.
+
+Two images show the same thing where the whole of one looks like a view of the other. The borders of areas lie on a grid
+of 1/256 pixel and their sums are whole numbers, so that all that is made of them is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+
+SIDE = 64  # of the thumbnail: schemas.image.THUMBNAIL_SIDE
+UNIT = 256  # parts of a pixel that a border can lie on
+FULL = SIDE * UNIT
+CORNERS = (0.05, 0.10)  # of both sides that corner crops leave away
+_COLUMNS = 5  # of an array of views: left, top, right, bottom, turn
+
+
+def view_table(crops: Sequence[float], *, corners: bool = False, orientations: bool = False) -> np.ndarray:
+    """List views: int64[n, 5] of left, top, right and bottom in 1/256 pixel, and the turn before that.
+
+    crops: shares of a side that centred crops leave away at each end. corners: four crops for each of CORNERS, which
+    leave away that share of both sides at the other end. orientations: the other seven of the eight. The first view is
+    the whole. turn: 0 to 3 quarter turns against the clock, 4 to 7 mirrored (left for right) before them.
+    """
+    views = [(0, 0, FULL, FULL, 0)]
+    for share in crops:
+        away = round(share * FULL)
+        views.append((away, away, FULL - away, FULL - away, 0))
+    for share in CORNERS if corners else ():
+        away = round(share * FULL)
+        views += [(left, top, left + FULL - away, top + FULL - away, 0) for top in (0, away) for left in (0, away)]
+    views += [(0, 0, FULL, FULL, turn) for turn in (range(1, 8) if orientations else ())]
+    return np.array(views, np.int64).reshape(-1, _COLUMNS)
+
+
+@numba.njit(nogil=True, cache=True)
+def integral(thumbnail: np.ndarray, turn: int, sums: np.ndarray) -> None:
+    """Write the sums of all pixels above and left of each corner of a turned thumbnail: int64[65, 65].
+
+    thumbnail: uint8[4096], row by row.
+    """
+    last = SIDE - 1
+    mirrored, quarters = turn >= 4, turn % 4
+    for x in range(SIDE + 1):
+        sums[0, x] = 0
+    for y in range(SIDE):
+        row = np.int64(0)
+        sums[y + 1, 0] = 0
+        for x in range(SIDE):
+            # where the pixel (y, x) of the turned image stands in the mirrored one: as numpy's rot90
+            if quarters == 0:
+                from_y, from_x = y, x
+            elif quarters == 1:
+                from_y, from_x = x, last - y
+            elif quarters == 2:
+                from_y, from_x = last - y, last - x
+            else:
+                from_y, from_x = last - x, y
+            if mirrored:
+                from_x = last - from_x
+            row += thumbnail[from_y * SIDE + from_x]
+            sums[y + 1, x + 1] = sums[y, x + 1] + row
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def border(first: int, last: int, number: int, parts: int) -> int:
+    """The place of one of the borders that cut [first, last) into equal parts, on the grid."""
+    return first + (last - first) * number // parts
+
+
+@numba.njit(nogil=True, cache=True)
+def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
+    """Write the sums of a grid of cells over an area, in 1/65536 of a pixel: int64[rows, columns].
+
+    The integral of an image whose pixels are squares of one value is linear in each direction inside a pixel, so four
+    corners give the sum under a border at any place, exactly.
+    """
+    rows, columns = out.shape
+    before = np.zeros(columns + 1, np.int64)
+    here = np.empty(columns + 1, np.int64)
+    for i in range(rows + 1):
+        y = border(top, bottom, i, rows)
+        row, down = y >> 8, y & 255
+        below = min(row + 1, SIDE)
+        for j in range(columns + 1):
+            x = border(left, right, j, columns)
+            column, along = x >> 8, x & 255
+            beside = min(column + 1, SIDE)
+            upper = sums[row, column] * (UNIT - along) + sums[row, beside] * along
+            lower = sums[below, column] * (UNIT - along) + sums[below, beside] * along
+            here[j] = upper * (UNIT - down) + lower * down
+        if i > 0:
+            for j in range(columns):
+                out[i - 1, j] = here[j + 1] - here[j] - before[j + 1] + before[j]
+        before[:] = here
+
+
+@numba.njit(nogil=True, cache=True)
+def greys(sums, left, top, right, bottom, scale, cells, out):  # type: ignore[no-untyped-def]
+    """Write the mean grey values of a grid of cells over an area, times `scale`, rounded: int32[rows, columns].
+
+    cells: int64 of the same shape, for the sums.
+    """
+    rows, columns = out.shape
+    areas(sums, left, top, right, bottom, cells)
+    for i in range(rows):
+        height = border(top, bottom, i + 1, rows) - border(top, bottom, i, rows)
+        for j in range(columns):
+            size = height * (border(left, right, j + 1, columns) - border(left, right, j, columns))
+            out[i, j] = (2 * scale * cells[i, j] + size) // (2 * size)

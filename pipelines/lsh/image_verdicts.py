@@ -1,0 +1,137 @@
+"""Decide on images: as `survivors` does on texts, by another measure.
+
+Inside a component, images are taken in the order of the survivor policy. Each is compared with the kept ones that are
+candidates, and removed in favour of the most similar one if that is similar enough. Of images of the same bytes or the
+same pixels only the first is compared; what holds for it holds for its copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from pipelines.core.identity import id_bytes
+from pipelines.images.compare import COVERED, compare
+from pipelines.images.hashing import bit_count, share_band
+from pipelines.lsh.components import flatten, union
+from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.gather import gather_heads
+from pipelines.lsh.image_pairs import Gathered, limits_of
+from pipelines.lsh.method import HEAD, Decided, refuse_both
+from pipelines.lsh.nodes import Nodes
+from pipelines.lsh.survivors import Verdicts, first_of_content, policy_order, spread
+
+_HEADS = (*HEAD, "pixel_hash", "width", "height", "bytes", "deviation", "hashes")
+
+
+def decide(
+    nodes: np.ndarray,
+    component: np.ndarray,
+    numbering: Nodes,
+    config: DedupeConfig,
+    views: np.ndarray,
+    reasons: Sequence[str],
+) -> Decided:
+    """Decide on the candidates of whole components; reasons: of equal bytes, near, equal pixels, near but covered."""
+    heads = gather_heads(nodes, numbering, _HEADS)
+    refuse_both(heads)
+    columns = {
+        "id": heads.column("id"),
+        "source": heads.column("source"),
+        "pixels": heads.column("width").to_numpy().astype(np.int64) * heads.column("height").to_numpy(),
+        "bytes": heads.column("bytes").to_numpy(),
+        "fixed": heads.column("fixed").to_numpy(zero_copy_only=False),
+    }
+    order = policy_order(columns, config.images.survivor, config.sources, component)
+    heads, nodes, fixed = heads.take(pa.array(order)), nodes[order], columns["fixed"][order]
+    first = _first_of_pixels(component[order], heads)
+    unique = np.flatnonzero(first == np.arange(len(first)))
+    some, found = _near(nodes, heads, fixed, component[order], unique, numbering, config, views)
+    verdicts = spread(some, unique, first, fixed, within=config.within)
+    of = np.searchsorted(unique, first)
+    reason = np.where(found[of] == COVERED, 3, 1)
+    content = id_bytes(heads.column("content_hash"))
+    bytes_equal = (content == content[np.maximum(verdicts.kept, 0)]).all(axis=1)
+    reason = np.where(verdicts.exact, np.where(bytes_equal, 0, 2), reason).astype(np.uint8)
+    assert len(reasons) == 4
+    return Decided(
+        nodes, heads, verdicts.kept, reason, verdicts.similarity, verdicts.error, verdicts.cluster, verdicts.capped
+    )
+
+
+def _first_of_pixels(component: np.ndarray, heads: pa.RecordBatch) -> np.ndarray:
+    """The first image of the same bytes, or of the same pixels as that one (decoders of other versions may differ)."""
+    same_bytes = first_of_content(component, heads.column("content_hash"))
+    return first_of_content(component, heads.column("pixel_hash").take(pa.array(same_bytes)))
+
+
+def _near(
+    nodes: np.ndarray,
+    heads: pa.RecordBatch,
+    fixed: np.ndarray,
+    component: np.ndarray,
+    unique: np.ndarray,
+    numbering: Nodes,
+    config: DedupeConfig,
+    views: np.ndarray,
+) -> tuple[Verdicts, np.ndarray]:
+    """Decide on images of different pixels; returns verdicts, and by what each was found (see `compare`)."""
+    if not config.near:
+        count = len(unique)
+        none = np.zeros(count)
+        return Verdicts(np.full(count, -1), none > 0, none, none, np.arange(count), 0), np.zeros(count, np.int64)
+    rows = pa.array(unique)
+    deviation = heads.column("deviation").to_numpy()[unique]
+    hashes = heads.column("hashes").take(rows).flatten().to_numpy().reshape(len(unique), -1)
+    taking = deviation >= config.images.flat
+    data = Gathered(numbering, views).take(nodes[unique])
+    settings = (config.images.candidate_distance, config.images.bucket_cap, config.within)
+    kept, similarity, found, cluster, capped = _decide(
+        hashes, taking, component[unique], fixed[unique], data, views, limits_of(config), settings
+    )
+    count = len(unique)
+    return Verdicts(kept, np.zeros(count, np.bool_), similarity, np.zeros(count), cluster, capped), found
+
+
+@numba.njit(nogil=True, cache=True)
+def are_candidates(a: np.ndarray, b: np.ndarray, distance: int) -> bool:
+    """Whether the whole of one image shares a band with a view of the other, and these two hashes are close.
+
+    a, b: uint64[views], hashes of their views, the whole first.
+    """
+    for v in range(len(a)):
+        for one, other in ((a[0], b[v]), (b[0], a[v])):
+            if bit_count(one ^ other) <= distance and share_band(one, other):
+                return True
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
+def _decide(hashes, taking, component, fixed, data, views, limits, settings):  # type: ignore[no-untyped-def]
+    distance, cap, within = settings
+    rows = len(hashes)
+    kept, found = np.full(rows, -1, np.int64), np.zeros(rows, np.int64)
+    similarity, cluster = np.zeros(rows), np.arange(rows)
+    stays, count, capped = np.empty(rows, np.int64), 0, np.int64(0)  # the kept images of this component
+    for i in range(rows):
+        if i > 0 and component[i] != component[i - 1]:
+            count = 0
+        if not taking[i]:
+            continue
+        if not fixed[i]:
+            capped += max(0, count - cap)
+            for k in range(min(count, cap)):
+                other = stays[k]
+                if are_candidates(hashes[i], hashes[other], distance):
+                    how, value = compare(i, other, data, views, limits)
+                    if how != 0:
+                        union(cluster, i, other)
+                        if value > similarity[i]:
+                            kept[i], similarity[i], found[i] = other, value, how
+        if kept[i] < 0 and (fixed[i] or within):
+            stays[count] = i
+            count += 1
+    return kept, similarity, found, flatten(cluster), capped

@@ -1,0 +1,59 @@
+"""The deduplication index of images: hashes of views, and the thumbnail that candidates are verified on."""
+
+import pyarrow as pa
+
+from schemas.base import Record, field
+from schemas.document import ID
+from schemas.image import THUMBNAIL_SIDE
+
+
+def fingerprint_record(views: int, permutations: int = 0) -> Record:
+    """Make the record type for fingerprints of `views` views; permutations: of the captions' signatures, 0 for none."""
+    return Record(
+        "fingerprint",
+        (1, 0),
+        (
+            field("id", ID, "id of the image"),
+            field("source", pa.string(), "name of the corpus that the record came from"),
+            field("locator", pa.string(), "the image's locator"),
+            field("content_hash", ID, "of the bytes as they were read"),
+            field("pixel_hash", ID, "of the decoded pixels, turned upright"),
+            field("width", pa.uint32(), "pixels of the image as it was read, turned upright"),
+            field("height", pa.uint32(), "pixels of the image as it was read, turned upright"),
+            field("bytes", pa.uint64(), "of the image as it was read"),
+            field("deviation", pa.float32(), "standard deviation of the thumbnail's grey values"),
+            field(
+                "hashes",
+                pa.list_(pa.field("item", pa.uint64(), nullable=False), views),
+                "64-bit difference hash of each view, the whole image first; upper left bit most significant",
+            ),
+            field(
+                "fine_hash",
+                pa.list_(pa.field("item", pa.uint64(), nullable=False), 4),
+                "256-bit difference hash of the whole image",
+            ),
+            field("thumbnail", pa.binary(THUMBNAIL_SIDE * THUMBNAIL_SIDE), "64 × 64 grey values of the whole image"),
+            *(_caption_fields(permutations) if permutations else ()),
+        ),
+    )
+
+
+def _caption_fields(permutations: int) -> tuple[pa.Field, ...]:
+    return (
+        field("shingle_count", pa.uint32(), "number of distinct shingles of the caption; 0 where it has none"),
+        field(
+            "signature",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False), permutations),
+            "MinHash of the caption, as schemas.signature says it",
+        ),
+        field(
+            "sketch",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
+            "the k smallest distinct mixed shingle hashes of the caption, ascending",
+        ),
+    )
+
+
+def validate(table: pa.Table, views: int, permutations: int = 0, where: str = "table") -> None:
+    """Raise SchemaError where `table` is not a valid table of fingerprints of `views` views."""
+    fingerprint_record(views, permutations).validate(table, where)
