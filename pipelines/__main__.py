@@ -9,8 +9,8 @@ from collections.abc import Sequence
 # name: (module, what it does). A module is imported only when its command is used: Beam and torch take seconds.
 COMMANDS = {
     "sample": ("pipelines.sample", "collect real text that this Python installation holds"),
-    "ingest": ("pipelines.ingest", "read raw files into document shards"),
-    "clean": ("pipelines.clean", "repair and normalise text, decide by quality rules"),
+    "ingest": ("pipelines.ingest", "read raw files into shards of texts or images"),
+    "clean": ("pipelines.clean", "repair texts or prepare images, decide by quality rules"),
     "lines": ("pipelines.lines", "drop lines that a corpus repeats"),
     "decontaminate": ("pipelines.decontaminate", "find evaluation sets in documents, remove what holds them"),
     "dedupe": ("pipelines.dedupe", "remove exact and near duplicates"),
@@ -24,6 +24,7 @@ COMMANDS = {
     "losses": ("pipelines.losses", "lead the losses of a model back to sources and documents; drop or reweigh them"),
     "rules": ("pipelines.rules", "try other rules on what clean measured, and write nothing"),
     "duplicates": ("pipelines.duplicates", "show what dedupe found: clusters, similarities, overlaps"),
+    "sheet": ("pipelines.sheet", "show images: kept ones, those each rule removed, duplicates side by side"),
     "near": ("pipelines.near", "find the near-duplicates of one text in an index"),
     "report": ("pipelines.report", "gather books, metrics and plots of all stages"),
     "why": ("pipelines.why", "tell a document's history through the stages"),
