@@ -196,7 +196,7 @@ def _decode_simplejpeg(source: Source, divisor: int) -> Image.Image | None:
     mode, raw, wanted = ("L", "L", "GRAY") if space == "Gray" else ("RGB", "RGBX", "RGBX")
     width, height = -(-source.width // divisor), -(-source.height // divisor)
     pixels = simplejpeg.decode_jpeg(data, wanted, min_width=width, min_height=height, strict=True)
-    return Image.frombuffer(mode, (width, height), pixels, "raw", raw, 0, 1)
+    return Image.frombytes(mode, (width, height), pixels, "raw", raw)
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image | Refused:
