@@ -10,8 +10,9 @@ export PYTHONHASHSEED := 0
 .PHONY: repro test lint bench clean lock
 
 repro: $(VENV)/.repro
-	dvc repro report duplicates
+	dvc repro report duplicates sheet evaluate_images export_images
 	@cat reports/summary.txt
+	@echo "images: reports/images/index.html, reports/vision_test/metrics.json"
 
 # One process a core: most tests wait for processes of their own.
 test: lint

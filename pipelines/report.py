@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.core.cli import guarded
 from pipelines.core.config import corpora_of
-from pipelines.core.dataset import Dataset
+from pipelines.core.dataset import DOCUMENTS, Dataset
 from pipelines.core.history import datasets_under
 from pipelines.core.plots import csv_bytes, json_bytes
 from pipelines.core.shards import write_bytes
@@ -81,7 +81,7 @@ def length_rows(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     """Rows (characters, documents) of a histogram over powers of two, from the signals of clean."""
     counts = np.zeros(len(_LENGTH_BINS) + 1, np.int64)
     for dataset in datasets:
-        for key in dataset.keys("signals"):
+        for key in dataset.keys("signals") if dataset.has(DOCUMENTS) else ():
             for batch in dataset.batches("signals", key, ["chars"]):
                 bins = np.searchsorted(_LENGTH_BINS, batch.column("chars").to_numpy(), side="right")
                 counts += np.bincount(bins, minlength=len(counts))
