@@ -16,6 +16,7 @@ Decoder = Literal["pillow", "simplejpeg"]
 
 THUMBNAIL_SIDE = 64  # schemas.image says the same; importing it would load Arrow into every child process
 LONGEST = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}  # pixels of a side: libjpeg, PNG 11.2.1, libwebp
+LONGEST_DETAIL = 200  # characters of what is said about a refused image
 _MOST_PIXELS = 178_956_970  # twice MAX_IMAGE_PIXELS: beyond it Pillow's own guard would raise
 
 

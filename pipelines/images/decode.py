@@ -20,7 +20,7 @@ from typing import NamedTuple
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL import WebPImagePlugin as WebpImagePlugin
 
-from pipelines.images.config import ImageConfig, Refused
+from pipelines.images.config import LONGEST_DETAIL, ImageConfig, Refused
 from pipelines.images.streams import Stream, walk_gif, walk_jpeg, walk_png, walk_webp
 
 _Walk = Callable[[bytes, ImageConfig], Stream | Refused]
@@ -60,7 +60,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_LONGEST_DETAIL = 200
 
 
 class Source(NamedTuple):
@@ -119,10 +118,10 @@ def examine(data: bytes, config: ImageConfig) -> Source | Refused:
         stream = stream._replace(size=image.size, frames=frames)  # a TIFF is turned by Pillow, its size too
     assert stream.size is not None
     width, height = stream.size
-    return beyond(width, height, config) or Source(name, stream, width, height, _orientation(stream.exif))
+    return _beyond(width, height, config) or Source(name, stream, width, height, _orientation(stream.exif))
 
 
-def beyond(width: int, height: int, config: ImageConfig) -> Refused | None:
+def _beyond(width: int, height: int, config: ImageConfig) -> Refused | None:
     """Refuse a size that no limit of the configuration allows; None where it is allowed."""
     size = f"{width} × {height} pixels"
     if width * height > config.max_pixels:
@@ -156,7 +155,7 @@ def _damaged(error: Exception) -> Refused:
     """Say in the words of the ledger what a decoder raised. MemoryError is no property of the image: raised again."""
     if isinstance(error, MemoryError):
         raise error
-    text = f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]
+    text = f"{type(error).__name__}: {error}"[:LONGEST_DETAIL]
     return Refused("truncated" if "truncated" in text.lower() else "damaged", text)
 
 

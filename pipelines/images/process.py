@@ -9,13 +9,11 @@ from __future__ import annotations
 from PIL import Image
 
 from pipelines.images import thumbnail
-from pipelines.images.config import LONGEST, ImageConfig, Processed, Refused
+from pipelines.images.config import LONGEST, LONGEST_DETAIL, ImageConfig, Processed, Refused
 from pipelines.images.decode import Source, decode, examine, flatten, turn_upright
 from pipelines.images.encode import encode, encoding_of
 from pipelines.images.profile import to_srgb
 from pipelines.images.resize import final, least, resize
-
-_LONGEST_DETAIL = 200
 
 
 def process(data: bytes, config: ImageConfig) -> Processed | Refused:
@@ -25,7 +23,7 @@ def process(data: bytes, config: ImageConfig) -> Processed | Refused:
     except MemoryError:
         return Refused("out_of_memory", f"{config.memory} bytes are not enough")
     except Exception as error:  # a parser's surprise at hostile bytes must cost one image and not the run
-        return Refused("decoder_error", f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL])
+        return Refused("decoder_error", f"{type(error).__name__}: {error}"[:LONGEST_DETAIL])
 
 
 def _process(data: bytes, config: ImageConfig) -> Processed | Refused:

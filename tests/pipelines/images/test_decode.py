@@ -318,3 +318,10 @@ def test_what_others_set_in_pillow_changes_nothing(monkeypatch: pytest.MonkeyPat
     data = encoded(Image.new("RGB", (40, 30)), "JPEG")
     assert flat(data).size == (40, 30)
     assert reason(data[:-2]) == "truncated"
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_rgb": True}, {"subsampling": "4:2:0", "progressive": True}])
+def test_jpegs_decode_to_the_pixels_of_image_open(options: dict) -> None:
+    image = Image.effect_mandelbrot((61, 43), (-2, -1, 1, 1), 50)
+    data = encoded(Image.merge("RGB", (image, image.transpose(Image.Transpose.ROTATE_180), image)), "JPEG", **options)
+    assert flat(data).tobytes() == Image.open(io.BytesIO(data)).tobytes()
