@@ -101,8 +101,7 @@ def test_neither_hash_nor_thumbnail_depend_on_the_output() -> None:
         found = {
             done(data, resize=resize, size=size, encoding=encoding, quality=50)[7:]
             for resize in ("keep", "keep_ratio", "center_crop", "border")
-            for size in (64, 400, 1000)
-            for encoding in ("keep", "webp")
+            for size, encoding in ((64, "keep"), (1000, "jpeg"))
         }
         assert len(found) == 1
 

@@ -25,7 +25,7 @@ from pipelines.images.process import process
 from pipelines.images.sandbox import Sandbox, SandboxError
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = ImageConfig(resize="keep_ratio", size=32, seconds=0.5)
+CONFIG = ImageConfig(resize="keep_ratio", size=32, seconds=0.3)
 FAULTY = """
 import os, signal
 from pipelines.images.config import Refused
@@ -113,11 +113,11 @@ def test_an_image_that_takes_too_long_is_refused_and_the_others_are_not(faulty: 
 
 def test_a_scan_bomb_runs_into_the_limit_of_time() -> None:
     out = io.BytesIO()
-    Image.effect_noise((3000, 3000), 50).save(out, "JPEG", progressive=True)
+    Image.effect_noise((2000, 2000), 50).save(out, "JPEG", progressive=True)
     data = out.getvalue()
     refinement = data[data.rindex(b"\xff\xda") : -2]
     bomb = data[:-2] + refinement * 20 + b"\xff\xd9"
-    config = ImageConfig(seconds=0.5, max_scans=10**6)
+    config = ImageConfig(seconds=0.3, max_scans=10**6)
     with Sandbox(config) as made:
         refused, kept = made.process([bomb, photo(0)])
     assert isinstance(refused, Refused) and refused.reason == "decode_timeout"
