@@ -39,9 +39,8 @@ class ResNetArchitecture:
         if min(self.image_size, self.width, *self.blocks) < 1 or not self.blocks:
             raise ValueError("model: no size may be below 1")
 
-    @property
-    def flops(self) -> float:
-        """Multiplications and additions of one image, forward and backward: convolutions and the last layer."""
+    def flops(self, visible: int = 0) -> float:
+        """Multiplications and additions of one image in convolutions, forward and backward. visible: of a ViT."""
         return 6.0 * sum(_multiplications(ResNet(self), self))
 
     def build(self) -> ResNet:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.base import SchemaError
-from trainer import checkpoint, classify
+from trainer import checkpoint, classify, losses
 from trainer.checkpoint import CheckpointError, ImageState
 from trainer.classify import TableError
 from trainer.cli import guarded
@@ -209,7 +209,9 @@ class ImageJob(Job):
 
     def new_objective(self) -> Objective:
         """Wrap the model as the stepper takes it."""
-        return Objective(self.model, self.config, self.world.device)
+        made = Objective(self.model, self.config, self.world.device)
+        self.work_of_one = self.architecture.flops(made.visible)
+        return made
 
     def start_from(self, found: Path) -> None:
         """Take what fits of another run's weights."""
@@ -228,7 +230,7 @@ class ImageJob(Job):
 
     def work(self, result: StepResult) -> float:
         """Floating-point operations of a step."""
-        return float(self.architecture.flops * result.tokens)
+        return float(self.work_of_one * result.tokens)
 
     def line(self, result: StepResult, rate: float) -> dict[str, Any]:
         """What a step's line in metrics.jsonl begins with."""
@@ -237,8 +239,8 @@ class ImageJob(Job):
     def measure(self) -> dict[str, Any]:
         """Loss and accuracy on the validation images."""
         rows = choose_rows(self.validation, self.config.run.eval_rows)  # type: ignore[arg-type]
-        losses, found = predict(self.objective, self.measured, rows, self.config.run.rows, self.world)
-        report = {"loss": round(float(losses.mean()), 6), "images": len(rows)}
+        costs, found = predict(self.objective, self.measured, rows, self.config.run.rows, self.world)
+        report = {"loss": round(float(costs.mean()), 6), "images": len(rows)}
         if found.size:
             report["accuracy"] = round(float((found.argmax(1) == self.validation.classes[rows]).mean()), 6)
         return report
@@ -296,12 +298,12 @@ def predict(objective: Objective, loader: Loader, rows: np.ndarray, batch: int,
     for turn in range(world.rank, -(-len(starts) // world.size) * world.size, world.size):
         begin = starts[min(turn, len(starts) - 1)]
         some = ImageBatch.of(loader, rows[begin : begin + batch], None, SEED, objective.patches)
-        losses, _, found = objective(*some.arguments(objective.device))
-        mine[begin] = losses.double().cpu().numpy(), found.double().cpu().numpy()
+        costs, _, found = objective(*some.arguments(objective.device))
+        mine[begin] = costs.double().cpu().numpy(), found.double().cpu().numpy()
     objective.train()
     parts = {begin: part for shares in world.gather(mine) for begin, part in shares.items()}
-    losses, found = zip(*(parts[begin] for begin in starts), strict=True)
-    return np.concatenate(losses), np.concatenate(found)
+    costs, found = zip(*(parts[begin] for begin in starts), strict=True)
+    return np.concatenate(costs), np.concatenate(found)
 
 
 def evaluate(given: argparse.Namespace, config: VisionConfig) -> int:
@@ -315,13 +317,16 @@ def evaluate(given: argparse.Namespace, config: VisionConfig) -> int:
     dataset.number(arch.labels)
     objective = Objective(model, replace(config, task="classify"), world.device)
     loader = Loader(dataset, config.images, arch.image_size)
-    _, found = predict(objective, loader, np.arange(len(dataset)), config.run.rows, world)
+    costs, found = predict(objective, loader, np.arange(len(dataset)), config.run.rows, world)
     if world.rank:
         return 0
     given.output.mkdir(parents=True, exist_ok=True)
     records = dataset.records
     names = {"id": [each.hex() for each in records["id"].to_pylist()], "place": records["locator"].to_pylist()}
     groups = {"source": records["source"].to_pylist()} | {name: values(dataset, name) for name in given.group}
+    if given.losses:
+        ids, sources = (records[name].combine_chunks() for name in ("id", "source"))
+        losses.write(given.losses, [losses.table(ids, sources, state.step, costs, np.ones(len(costs)))])
     facts = {"table": given.table, "step": state.step}
     classify.report(given.output, facts, names, groups, found, dataset.classes, arch.labels, least=30, unit="images")
     return 0
@@ -346,8 +351,8 @@ def _check(config: VisionConfig, paths: Paths) -> None:
     if paths.init:
         checkpoint.start_from_images(checkpoint.find(paths.init), arch.build())
     without = f", {data.unlabelled:,} more without a label" if data.unlabelled else ""
-    print(f"{len(data):,} images to learn from{without}, {len(labels)} classes; {len(validation):,} to measure on",
-          file=sys.stderr)  # fmt: skip
+    classes = f", {len(labels)} classes" if labels else ""
+    print(f"{len(data):,} images to learn from{without}{classes}; {len(validation):,} to measure on", file=sys.stderr)
 
 
 @guarded
@@ -363,6 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--evaluate", type=Path, metavar="RUN", help="train nothing, report on this checkpoint or run")
     parser.add_argument("--table", default="test", help="table to report on (default: %(default)s)")
     parser.add_argument("--group", action="append", default=[], metavar="FIELD", help="report by it; repeatable")
+    parser.add_argument("--losses", type=Path, help="Arrow file to write each image's loss to, with --evaluate")
     given = parser.parse_args(argv)
     config = load(VisionConfig, SECTION, given.config, given.set)
     if given.evaluate:

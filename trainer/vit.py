@@ -61,12 +61,17 @@ class VitArchitecture:
         """Patches of an image."""
         return (self.image_size // self.patch) ** 2
 
-    @property
-    def flops(self) -> float:
-        """Multiplications and additions of one image, forward and backward, the encoder's over all patches."""
-        tokens, width = self.patches + 1, self.hidden * (4 * self.hidden + 2 * self.intermediate)
-        embedding = self.channels * self.patch**2 * self.hidden * self.patches
-        return 6.0 * (embedding + self.layers * tokens * (width + 2 * self.hidden * tokens))
+    def flops(self, visible: int = 0) -> float:
+        """Multiplications and additions of one image, forward and backward. visible: patches that an encoder sees."""
+
+        def stack(layers: int, tokens: int, hidden: int, intermediate: int) -> int:
+            return layers * tokens * hidden * (4 * hidden + 2 * intermediate + 2 * tokens)
+
+        pixels, seen, width = self.channels * self.patch**2, visible or self.patches, self.decoder_hidden
+        decoder = stack(self.decoder_layers, 1 + self.patches, width, 4 * width)
+        decoder += width * (self.hidden * (1 + seen) + pixels * (self.patches - seen))
+        encoder = pixels * self.hidden * self.patches + stack(self.layers, 1 + seen, self.hidden, self.intermediate)
+        return 6.0 * (encoder + decoder)
 
     def build(self) -> nn.Module:
         """Make the model, its weights not filled."""

@@ -37,7 +37,7 @@ def test_resnet50_has_the_parameters_of_he_et_al() -> None:
 def test_operations_are_counted_as_multiplied_by_hand() -> None:
     first = 64 * 16 * 9 * (1 + 16 + 16)  # the stem and a block at 8×8
     second = 16 * 32 * (16 * 9 + 32 * 9 + 16)  # a block and its shortcut at 4×4
-    assert SMALL.flops == 6 * (first + second)
+    assert SMALL.flops() == 6 * (first + second)
 
 
 def test_sizes_below_1_are_refused() -> None:

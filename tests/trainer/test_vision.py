@@ -134,8 +134,11 @@ def test_losses_of_images_are_written_by_step(folder: Path, learnt: Path) -> Non
 def test_a_report_measures_every_image_of_a_table(folder: Path, learnt: Path, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     given = ["--evaluate", str(learnt / "best"), "--data", str(folder), "--output", str(tmp_path / "out")]
-    assert main([*given, "--group", "pen"]) == 0
+    assert main([*given, "--group", "pen", "--losses", str(tmp_path / "losses.arrow")]) == 0
+    losses = pa.ipc.open_file(tmp_path / "losses.arrow").read_all()
+    LOSSES.validate(losses)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert np.mean(losses["loss"]) == pytest.approx(metrics["log_loss"], rel=1e-5) and len(losses) == 40
     assert metrics["examples"] == 40 and metrics["table"] == "test" and metrics["accuracy"] >= 0.85
     assert set(metrics["classes"]) == {"横", "竖"} and "images" in capsys.readouterr().out
     slices = json.loads((tmp_path / "out/slices.json").read_text())
@@ -151,6 +154,8 @@ def test_a_report_measures_every_image_of_a_table(folder: Path, learnt: Path, tm
 
 def test_a_trained_run_is_exported_from_the_command_line(learnt: Path, tmp_path: Path) -> None:
     assert export.main(["--checkpoint", str(learnt), "--output", str(tmp_path / "out")]) == 0
+    with pytest.raises(checkpoint.CheckpointError, match="holds a model of images"):
+        checkpoint.load_model(checkpoint.find(learnt))
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["config.json", "model.safetensors", "preprocessor_config.json"]
 

@@ -127,4 +127,8 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, object], message: s
 def test_operations_are_counted_as_multiplied_by_hand() -> None:
     arch = VitArchitecture(8, 4, 1, 1, 8, 2, 32, "cls", ("a", "b"), *(ImagesConfig().mean, ImagesConfig().std))
     matrices = 4 * 16 * 8 + 5 * (8 * 24 + 8 * 8 + 2 * 8 * 32)  # 4 patches of 16 pixels, then 5 tokens
-    assert arch.flops == 6 * (matrices + 2 * 5 * 5 * 8)
+    assert arch.flops() == 6 * (matrices + 2 * 5 * 5 * 8)
+    narrow = replace(arch, decoder_layers=1, decoder_hidden=4)  # one patch seen, three painted
+    encoder = 4 * 16 * 8 + 2 * (8 * 24 + 8 * 8 + 2 * 8 * 32) + 2 * 2 * 2 * 8
+    decoder = 2 * 8 * 4 + 5 * (4 * 12 + 4 * 4 + 2 * 4 * 16) + 2 * 5 * 5 * 4 + 3 * 4 * 16
+    assert narrow.flops(1) == 6 * (encoder + decoder)
