@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.core import files
 from pipelines.core.cli import guarded, positive
-from pipelines.core.dataset import LEDGER_TABLE, Dataset
+from pipelines.core.dataset import Dataset
 from pipelines.core.output import OutputError
 from pipelines.core.plots import csv_bytes, json_bytes
 from pipelines.core.shards import write_bytes
@@ -114,7 +114,8 @@ def write(
     config = config or SheetConfig()
     clean = Dataset.open(*roots).require(IMAGES).require(THUMBNAILS)
     dedupe = [Dataset.open(*duplicates)] if duplicates else []
-    if dedupe and not any(dedupe[0].shard(LEDGER_TABLE, key) for key in clean.keys(IMAGES)):
+    decided = {sha256 for one in dedupe for manifest in one.manifests for sha256 in manifest.inputs}
+    if dedupe and not decided & set(clean.sha256s):
         raise SchemaError(f"{files.redact(duplicates[0])} decided on none of the images; name the output made of them")
     others = [Dataset.open(*against).require(IMAGES).require(THUMBNAILS)] if against else []
     inputs = {sha256 for manifest in clean.manifests for sha256 in manifest.inputs}

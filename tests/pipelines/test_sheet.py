@@ -454,6 +454,14 @@ def test_wrong_directories_get_one_clear_line(
     assert "is a dataset directory" in capsys.readouterr().err
 
 
+def test_a_dedupe_that_found_nothing_is_shown_as_that(folder: Path) -> None:
+    known = sheet.Dataset.open(str(folder / "clean"))
+    _commit(folder / "none", "dedupe", [], known.books, known.sha256s)
+    argv = [str(folder / "clean"), "--duplicates", str(folder / "none"), "--output", str(folder / "report")]
+    assert sheet.main(argv) == 0
+    assert json.loads((folder / "report" / "totals.json").read_text())["duplicates"] == 0
+
+
 def test_tables_that_are_not_row_for_row_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((folder / "clean" / MANIFEST_PATH).read_text())
     shard = next(one for one in manifest["shards"] if one["path"] == "thumbnails/shard-a-0.arrow")
