@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("trainer.evaluate", "measure a checkpoint on a split"),
     "export": ("trainer.export", "write a checkpoint for transformers"),
     "finetune": ("trainer.finetune", "make a classifier of a trained model, or evaluate one"),
+    "vision": ("trainer.vision", "train a classifier of images or a masked autoencoder, or evaluate one"),
     "losses": ("pipelines.losses", "lead the losses of a model back to sources and documents; drop or reweigh them"),
     "rules": ("pipelines.rules", "try other rules on what clean measured, and write nothing"),
     "duplicates": ("pipelines.duplicates", "show what dedupe found: clusters, similarities, overlaps"),
