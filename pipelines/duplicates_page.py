@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-_KANA, _HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7a3]")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
+from pipelines.core.page import environment
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --dim: #5a6570; --page: #fff; --card: #f4f6f8; --line: #d5dbe1;
@@ -152,38 +148,16 @@ at the excerpts before you trust the removals, and raise the threshold or cut th
 """
 
 
-def _language(text: str) -> str:
-    """Guess the language tag that has a browser choose the right glyphs for Han characters; 'und' for other text."""
-    if _KANA.search(text):
-        return "ja"
-    if _HANGUL.search(text):
-        return "ko"
-    return "zh" if len(_HAN.findall(text)) * 4 > len(text) else "und"
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}".removesuffix(".0")
-
-
 def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "number": _number,
-        "share": _share,
-        "language": _language,
-        "percent": lambda value: f"{value:.0%}",
-        "round4": lambda value: f"{value:.4f}",
-        "span": lambda pair: f"{pair[0]:.2f} to {pair[1]:.2f}",
-        # at least a hair for what is not 0, so that it can be seen
-        "width": lambda value, most: 0 if not value else max(2, round(1000 * value / most)),
-    }
-    return environment
-
-
 def render(**values: Any) -> str:
     """Make the page from the values that `pipelines.duplicates.write` gathers; every text is escaped."""
-    return _environment().from_string(_PAGE).render(style=_STYLE, **values)
+    template = environment(
+        share=_share,
+        percent=lambda value: f"{value:.0%}",
+        round4=lambda value: f"{value:.4f}",
+        span=lambda pair: f"{pair[0]:.2f} to {pair[1]:.2f}",
+    ).from_string(_PAGE)
+    return template.render(style=_STYLE, **values)
