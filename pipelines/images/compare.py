@@ -22,11 +22,11 @@ from pipelines.images.views import FULL, SIDE, greys, integral
 NOT_SIMILAR, CORRELATED, COVERED = 0, 1, 2
 COARSE = 16  # cells of a side, where views are compared to find the one that fits
 CELLS = 32  # of a side, where detail is compared
-SCALE = 16  # parts of a grey level
+SCALE = 4  # parts of a grey level
 _LEVELS = 255 * SCALE + 1
 _GATE = 0.8  # least correlation of grey values that is looked into; copies were above 0.87
-_DETAIL_GATE = 0.5  # least correlation of detail before the search for the best fit; copies were above 0.61
-_STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first
+_DETAIL_GATES = (0.5, 0.75)  # least correlation of detail before the search for the best fit, and half way
+_STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first; the last is on CELLS
 _MOVES = 6  # at most, with one step
 _GAIN = 1e-5
 _LEAST_SIDE = FULL // 2
@@ -117,7 +117,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _fit(whole, sums, box, steps, cells, tried):  # type: ignore[no-untyped-def]
-    """Move the borders of a box until what it holds fits a whole image best; the finer the grid, the finer the steps."""
+    """Move the borders of a box until what it holds fits a whole image best: a fine grid wants fine steps."""
     trial, moved = box.copy(), box.copy()
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, tried)
     found = _correlation(whole, tried)
@@ -211,13 +211,16 @@ def _fitted_detail(own, whole, sums, start, cells):  # type: ignore[no-untyped-d
     """
     fitted = np.empty((CELLS, CELLS), np.int32)
     greys(sums, start[0], start[1], start[2], start[3], SCALE, cells, fitted)
-    if detail_correlation(whole, fitted) < _DETAIL_GATE:
+    if detail_correlation(whole, fitted) < _DETAIL_GATES[0]:
         return -1.0
     box = start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
     greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
-    _fit(few, sums, box, _STEPS[:2], few_cells, np.empty((COARSE, COARSE), np.int32))
-    _fit(whole, sums, box, _STEPS[2:], cells, fitted)
+    _fit(few, sums, box, _STEPS[:-1], few_cells, np.empty((COARSE, COARSE), np.int32))
+    greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
+    if detail_correlation(whole, fitted) < _DETAIL_GATES[1]:
+        return -1.0
+    _fit(whole, sums, box, _STEPS[-1:], cells, fitted)
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
     return detail_correlation(whole, fitted)
 
@@ -237,7 +240,7 @@ def _cosine(a, b):  # type: ignore[no-untyped-def]
 def detail_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of the detail of two images, each given the other's tones in turn, the better of the two.
 
-    a, b: int32[32, 32], grey values × 16. 0 where one has no detail.
+    a, b: int32[32, 32], grey values × 4. 0 where one has no detail.
     """
     plain, toned = np.empty(a.shape, np.float64), np.empty(a.shape, np.float64)
     other = np.empty(a.shape, np.float64)
@@ -257,7 +260,7 @@ def detail_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def uncovered_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of the detail of two images in those three quarters of their 8 × 8 blocks that agree best.
 
-    a, b: int32[32, 32], grey values × 16. 0 where one has no detail.
+    a, b: int32[32, 32], grey values × 4. 0 where one has no detail.
     """
     detail_a, detail_b = np.empty(a.shape, np.float64), np.empty(a.shape, np.float64)
     _detail(a.astype(np.float64), detail_a)
