@@ -1,7 +1,8 @@
 """The process in which images are decoded: what runs in it, and how it talks with `sandbox`.
 
-It imports this package and Pillow alone, whatever the program is that started it. Its limits are the kernel's: of CPU
-time (a timer that kills), of memory (address space), and of life (it is killed where its parent is gone).
+It imports what `process` needs, this package, Pillow and numba, whatever the program is that started it. Its limits
+are the kernel's: of CPU time (a timer that kills), of memory (address space beyond the program's own), and of life (it
+is killed where its parent is gone).
 
 What it reads comes from its parent, what it writes may come from hostile code that took it over: answers are JSON and
 bytes, never pickles.
@@ -83,11 +84,20 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)  # decoders print warnings: not among answers, nor into the parent's log
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
-    resource.setrlimit(resource.RLIMIT_AS, (config.memory, config.memory))
+    most = _taken() + config.memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             _serve(_read_task(source), out, source.fileno(), run, config)
+
+
+def _taken() -> int:
+    """Bytes of address space that the program itself takes; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _exactly(source: IO[bytes], count: int) -> bytes:

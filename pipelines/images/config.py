@@ -44,7 +44,8 @@ class ImageConfig:
     no change of its pixels keeps its compressed data. quality: of JPEG and WebP. subsampling: of JPEG's colours.
     png_level: 0…9.
 
-    seconds: of CPU time that one image may take in the sandbox. memory: bytes of address space of its processes.
+    seconds: of CPU time that one image may take in the sandbox. memory: bytes of address space that it may take there,
+    beyond those of the program.
     """
 
     formats: tuple[Format, ...] = ("JPEG", "PNG", "WEBP", "GIF")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from PIL import Image
 
+from pipelines.images import resample
 from pipelines.images.config import ImageConfig
 
 _FILTERS = {
@@ -78,4 +79,4 @@ def _scaled(
 ) -> Image.Image:
     if image.size == size and box is None:
         return image
-    return image.resize(size, _FILTERS[config.filter], box, _GAP)
+    return resample.resize(image, size, _FILTERS[config.filter], box, _GAP)

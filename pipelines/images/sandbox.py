@@ -132,7 +132,7 @@ class _Child:
 
     def __init__(self, config: ImageConfig, function: str) -> None:
         self.broken, self._late, self._fresh = False, False, True
-        self._patience = _PATIENCE * config.seconds
+        self._patience, self._came = _PATIENCE * config.seconds, bytearray()
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 child.command(),
@@ -183,17 +183,19 @@ class _Child:
         """Read exactly so many bytes; None where the child ended or the time did."""
         poller = select.poll()
         poller.register(self._from, select.POLLIN)
-        deadline, parts = time.monotonic() + seconds, bytearray()
-        while len(parts) < count:
+        deadline, came = time.monotonic() + seconds, self._came
+        while len(came) < count:
             left = deadline - time.monotonic()
             if left <= 0 or not poller.poll(left * 1000):
                 self._late = True
                 return None
-            part = os.read(self._from.fileno(), count - len(parts))
+            part = os.read(self._from.fileno(), max(count, 1 << 16))
             if not part:
                 return None
-            parts += part
-        return bytes(parts)
+            came += part
+        wanted = bytes(memoryview(came)[:count])
+        del came[:count]
+        return wanted
 
     def verdict(self) -> Refused:
         """What killed it."""

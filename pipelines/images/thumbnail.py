@@ -5,6 +5,7 @@ from __future__ import annotations
 import xxhash
 from PIL import Image
 
+from pipelines.images import resample
 from pipelines.images.config import THUMBNAIL_SIDE
 
 # JPEGs are decoded for the thumbnail by 1/2, 1/4 or 1/8 where both sides then still have this many pixels. A fixed
@@ -19,8 +20,9 @@ def thumbnail(image: Image.Image) -> bytes:
     HAMMING, because thumbnails of an image and of a smaller copy must agree: they differ by 0.3 grey values on average,
     with BOX by 1.4, since Pillow's takes every pixel wholly or not at all.
     """
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     grey = image if image.mode == "L" else image.convert("L")
-    return grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.HAMMING, None, _GAP).tobytes()
+    return resample.resize(grey, size, Image.Resampling.HAMMING, None, _GAP).tobytes()
 
 
 def pixel_hash(image: Image.Image) -> bytes:

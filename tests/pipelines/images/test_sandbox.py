@@ -155,9 +155,7 @@ def test_one_child_serves_all_calls() -> None:
     with Sandbox(CONFIG) as made:
         made.process([b""])
         (pid,) = children(os.getpid())
-        for _ in range(
-            300
-        ):  # quickly one after the other: an answer may not be late news of the parent's next question
+        for _ in range(300):  # quickly one after the other: an answer may not be late news of the next question
             made.process([b""])
         assert children(os.getpid()) == [pid]
 
@@ -236,9 +234,9 @@ def test_the_main_module_of_the_parent_runs_once(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("imported\nunsupported\n", "")
 
 
-def test_a_child_imports_neither_beam_nor_arrow_nor_numpy() -> None:
+def test_a_child_imports_neither_beam_nor_arrow_nor_torch() -> None:
     program = (
-        "import sys; import pipelines.images.process; print({'apache_beam', 'pyarrow', 'numpy'} & set(sys.modules))"
+        "import sys; import pipelines.images.process; print({'apache_beam', 'pyarrow', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "set()\n", done.stderr
