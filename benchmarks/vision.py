@@ -143,8 +143,15 @@ def on_fashion(folder: Path, given: argparse.Namespace) -> None:
 def on_labels(folder: Path, given: argparse.Namespace) -> None:
     """A ViT on 1 % of the labels, with and without an autoencoder before it; each seed is another start and order."""
     data, mae = fashion(folder / "labels", 59), folder / "mae"
-    epochs = given.epochs or 8
-    pretrain = ["task=mae", f"epochs={epochs}", "images.crop=0.5", "optim.beta2=0.95", "run.eval_rows=200"]
+    epochs = given.epochs or 4
+    pretrain = [
+        "task=mae",
+        f"epochs={epochs}",
+        "images.crop=0.5",
+        "optim.lr=2e-3",
+        "optim.beta2=0.95",
+        "run.eval_rows=200",
+    ]
     used = train("MAE", data, mae, [*FASHION, *VIT, *pretrain], given)
     print(f"MAE: {epochs} epochs of 59,000 images, {used.wall:.0f} s, {used.cpu:.0f} CPU s")
     row("590 labels, 10,000 test images", "epochs", *(f"seed {seed}" for seed in range(given.seeds)), "mean")
