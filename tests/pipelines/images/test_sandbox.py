@@ -28,8 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ImageConfig(resize="keep_ratio", size=32, seconds=0.3)
 FAULTY = """
 import os, signal
-from pipelines.images.config import Refused
-from pipelines.images.process import process as real
+from pipelines.images.config import Processed, Refused
 
 calls = 0
 
@@ -51,8 +50,14 @@ def process(data, config):
         os.abort()
     if data == b"noise":
         os.write(1, b"printed"); os.write(2, b"warned")
-    return real(data, config)
+    return Processed(data[::-1], len(data), config.size, "JPEG", 1, 1, 1, bytes(16), bytes(4096))
 """
+IMAGES = [bytes([number]) * 5000 for number in range(4)]  # for the faulty decoder, which starts quickly
+
+
+def answer(data: bytes) -> Processed:
+    """What the faulty decoder says to bytes that ask for no fault."""
+    return Processed(data[::-1], len(data), CONFIG.size, "JPEG", 1, 1, 1, bytes(16), bytes(4096))
 
 
 def photo(seed: int) -> bytes:
@@ -93,20 +98,20 @@ def test_results_are_those_of_the_function_itself_however_images_are_chunked(mon
     ],
 )
 def test_a_crash_costs_the_image_that_makes_it_and_no_other(faulty: Sandbox, fault: bytes, detail: str) -> None:
-    images = [photo(0), fault, photo(1), fault, photo(2)]
+    images = [IMAGES[0], fault, IMAGES[1], fault, IMAGES[2]]
     results = faulty.process(images)
     crash = Refused("decoder_crash", detail)
-    assert results == [crash if image == fault else process(image, CONFIG) for image in images]
+    assert results == [crash if image == fault else answer(image) for image in images]
 
 
 def test_an_image_at_which_a_used_child_dies_gets_a_second_chance_in_a_new_one(faulty: Sandbox) -> None:
-    first, second = faulty.process([photo(0), b"second call"])
-    assert isinstance(first, Processed) and second == process(b"second call", CONFIG)
+    first, second = faulty.process([IMAGES[0], b"second call"])
+    assert isinstance(first, Processed) and second == answer(b"second call")
 
 
 def test_an_image_that_takes_too_long_is_refused_and_the_others_are_not(faulty: Sandbox) -> None:
     start = time.monotonic()
-    results = faulty.process([photo(0), b"spin", photo(1)])
+    results = faulty.process([IMAGES[0], b"spin", IMAGES[1]])
     assert [type(one) for one in results] == [Processed, Refused, Processed]
     assert results[1][0] == "decode_timeout" and time.monotonic() - start < 30
 
@@ -125,8 +130,8 @@ def test_a_scan_bomb_runs_into_the_limit_of_time() -> None:
 
 
 def test_memory_that_a_used_child_lacks_is_asked_of_a_new_one(faulty: Sandbox) -> None:
-    images = [photo(0), b"hungry", photo(1)]
-    assert faulty.process(images) == [process(image, CONFIG) for image in images]
+    images = [IMAGES[0], b"hungry", IMAGES[1]]
+    assert faulty.process(images) == [answer(image) for image in images]
 
 
 def test_a_large_image_does_not_fit_into_little_memory() -> None:
@@ -140,32 +145,29 @@ def test_a_large_image_does_not_fit_into_little_memory() -> None:
 
 
 def test_what_a_decoder_prints_is_no_answer(faulty: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
-    assert faulty.process([b"noise", photo(0)]) == [process(b"noise", CONFIG), process(photo(0), CONFIG)]
+    assert faulty.process([b"noise", IMAGES[0]]) == [answer(b"noise"), answer(IMAGES[0])]
     assert capfd.readouterr() == ("", "")
 
 
 def test_threads_share_the_children(faulty: Sandbox) -> None:
-    images = [photo(seed) for seed in range(4)]
-    expected = [process(image, CONFIG) for image in images]
-    with Sandbox(CONFIG, children=2) as made, ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(made.process, [images] * 12)) == [expected] * 12
+    expected = [answer(image) for image in IMAGES]
+    with Sandbox(CONFIG, children=2, function="faulty_decoder:process") as made, ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(made.process, [IMAGES] * 12)) == [expected] * 12
 
 
-def test_one_child_serves_all_calls() -> None:
-    with Sandbox(CONFIG) as made:
-        made.process([b""])
-        (pid,) = children(os.getpid())
-        for _ in range(300):  # quickly one after the other: an answer may not be late news of the next question
-            made.process([b""])
-        assert children(os.getpid()) == [pid]
+def test_one_child_serves_all_calls(faulty: Sandbox) -> None:
+    faulty.process([b""])
+    (pid,) = children(os.getpid())
+    for _ in range(300):  # quickly one after the other: an answer may not be late news of the next question
+        faulty.process([b""])
+    assert children(os.getpid()) == [pid]
 
 
-def test_an_idle_child_that_was_killed_is_replaced() -> None:
-    with Sandbox(CONFIG) as made:
-        expected = made.process([photo(0)])
-        (pid,) = children(os.getpid())
-        os.kill(pid, signal.SIGKILL)
-        assert made.process([photo(0)]) == expected
+def test_an_idle_child_that_was_killed_is_replaced(faulty: Sandbox) -> None:
+    expected = faulty.process([IMAGES[0]])
+    (pid,) = children(os.getpid())
+    os.kill(pid, signal.SIGKILL)
+    assert faulty.process([IMAGES[0]]) == expected
 
 
 def test_a_child_that_cannot_start_says_why() -> None:
@@ -173,14 +175,12 @@ def test_a_child_that_cannot_start_says_why() -> None:
         Sandbox(CONFIG, function="no_such_module:process").process([b""])
 
 
-def test_a_closed_sandbox_leaves_no_child_and_may_be_used_again() -> None:
-    made = Sandbox(CONFIG)
-    made.process([photo(0)])
+def test_a_closed_sandbox_leaves_no_child_and_may_be_used_again(faulty: Sandbox) -> None:
+    faulty.process([b""])
     assert len(children(os.getpid())) == 1
-    made.close()
+    faulty.close()
     assert not children(os.getpid())
-    assert isinstance(made.process([photo(0)])[0], Processed)
-    made.close()
+    assert faulty.process([b""]) == [answer(b"")]
 
 
 def children(pid: int) -> list[int]:
