@@ -54,7 +54,12 @@ THUMBNAIL = Record(
     (1, 0),
     (
         field("id", ID, "id of the image"),
-        field("pixel_hash", ID, "xxh3-128 (big-endian) of width, height and the decoded pixels, turned upright"),
+        field(
+            "pixel_hash",
+            ID,
+            "xxh3-128 (big-endian) of width, height and the upright RGB pixels; of a JPEG of which both sides have 1024"
+            " pixels or more, of width, height, orientation and its compressed data without metadata",
+        ),
         field("width", pa.uint32(), "pixels of the image as it was read, turned upright"),
         field("height", pa.uint32(), "pixels of the image as it was read, turned upright"),
         field("bytes", pa.uint64(), "of the image as it was read"),
