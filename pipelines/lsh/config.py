@@ -16,15 +16,17 @@ _WIDEST_CROP, _MOST_CROPS = 0.25, 32  # what is left is half of each side; a vie
 class ImageDedupeConfig:
     """What counts as a duplicate of an image, and which one of them stays; measured in docs/images-dedupe.md.
 
-    crops: shares of a side that the centred crops leave away at each end, by which cropped and framed copies are found.
-    corners: look for corner crops too (of 5 and 10 %). orientations: for mirrored copies and quarter turns too.
-    candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ, where they share
-    16 in a row, for these two to be compared. correlation: least correlation of their detail for a removal.
+    crops: shares of a side that the centred crops leave away at each end, by which cropped and framed copies are
+    found. corners: look for corner crops too (of 5 and 10 %). orientations: for mirrored copies and quarter turns
+    too. candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ, where they
+    share 16 in a row, for these two to be compared. correlation: least correlation of their detail for a removal.
     hash_distance: or most bits of 256 that differ, where the detail of three quarters of the area correlates with
-    uncovered (a box covers the rest). flat: least standard deviation of the grey values; images of less have only exact
-    copies. captions: 'join' removes images for the caption of another too. caption_threshold: least Jaccard similarity
-    of their shingles. survivor: policies 'source', 'pixels' (most first), 'bytes' (most first). bucket_cap: most hashes
-    on either side that one is compared with in a bucket, and most kept images in a group of candidates.
+    uncovered (a box covers the rest). flat: least standard deviation of the grey values; images of less have only
+    exact copies. min_side: least pixels of the shorter side; smaller images (digits, icons) are alike without being
+    copies, and have only exact copies. captions: 'join' removes images for the caption of another too.
+    caption_threshold: least Jaccard similarity of their shingles. survivor: policies 'source', 'pixels' (most first),
+    'bytes' (most first). bucket_cap: most hashes on either side that one is compared with in a bucket, and most kept
+    images in a group of candidates.
     """
 
     crops: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18)
@@ -35,6 +37,7 @@ class ImageDedupeConfig:
     hash_distance: int = 24
     uncovered: float = 0.98
     flat: float = 4.0
+    min_side: int = 48
     captions: str = "none"
     caption_threshold: float = 0.8
     survivor: tuple[str, ...] = ("source", "pixels", "bytes")
@@ -53,8 +56,8 @@ class ImageDedupeConfig:
             raise ValueError("images.candidate_distance is from 0 to 48 bits, images.hash_distance from 0 to 256")
         if not 0 <= self.flat <= 128:
             raise ValueError(f"images.flat is from 0 to 128 grey levels; got {self.flat}")
-        if self.bucket_cap < 1:
-            raise ValueError("images.bucket_cap is at least 1")
+        if self.bucket_cap < 1 or self.min_side < 0:
+            raise ValueError("images.bucket_cap is at least 1, images.min_side at least 0")
         if self.captions not in CAPTIONS:
             raise ValueError(f"images.captions is one of {', '.join(CAPTIONS)}; got {self.captions!r}")
         check_survivor(self.survivor, IMAGE_POLICIES)

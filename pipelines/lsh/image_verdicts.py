@@ -17,7 +17,7 @@ from pipelines.core.identity import id_bytes
 from pipelines.images.compare import COVERED, compare
 from pipelines.images.hashing import bit_count, share_band
 from pipelines.lsh.components import flatten, union
-from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.gather import gather_heads
 from pipelines.lsh.image_pairs import Gathered, limits_of
 from pipelines.lsh.method import HEAD, Decided, refuse_both
@@ -62,6 +62,12 @@ def decide(
     )
 
 
+def featureless(index: pa.RecordBatch, config: ImageDedupeConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are flat, and which are small: bool[n] each; they have exact copies only."""
+    sides = np.minimum(index.column("width").to_numpy(), index.column("height").to_numpy())
+    return index.column("deviation").to_numpy() < config.flat, sides < config.min_side
+
+
 def _first_of_pixels(component: np.ndarray, heads: pa.RecordBatch) -> np.ndarray:
     """The first image of the same bytes, or of the same pixels as that one (decoders of other versions may differ)."""
     same_bytes = first_of_content(component, heads.column("content_hash"))
@@ -84,9 +90,9 @@ def _near(
         none = np.zeros(count)
         return Verdicts(np.full(count, -1), none > 0, none, none, np.arange(count), 0), np.zeros(count, np.int64)
     rows = pa.array(unique)
-    deviation = heads.column("deviation").to_numpy()[unique]
+    flat, small = featureless(heads, config.images)
     hashes = heads.column("hashes").take(rows).flatten().to_numpy().reshape(len(unique), -1)
-    taking = deviation >= config.images.flat
+    taking = ~(flat | small)[unique]
     data = Gathered(numbering, views).take(nodes[unique])
     settings = (config.images.candidate_distance, config.images.bucket_cap, config.within)
     kept, similarity, found, cluster, capped = _decide(

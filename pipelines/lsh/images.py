@@ -25,6 +25,7 @@ from pipelines.lsh import image_verdicts
 from pipelines.lsh.buckets import BUCKET_BYTES, CONTENT, star_edges
 from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.image_pairs import VIEW_BITS, near_edges, thumbnail_values
+from pipelines.lsh.image_verdicts import featureless
 from pipelines.lsh.method import EXACT, HEAD, INDEX, NEAR, Decided, Linked, Method, Signer
 from pipelines.lsh.nodes import IndexShard, Nodes
 from pipelines.lsh.texts import content_hashes
@@ -61,12 +62,12 @@ def _lists(values: np.ndarray, type_: pa.DataType) -> pa.Array:
 
 
 class ImageSigner(Signer):
-    """Write the index of one shard of images; facts: 'flat', how many have only exact copies."""
+    """Write the index of one shard of images; facts: 'flat' and 'small', how many have only exact copies."""
 
     def __init__(self, dataset: Dataset, key: str, table: str, root: str, config: DedupeConfig) -> None:
         super().__init__()
         self.dataset, self.key, self.table, self.root, self.config = dataset, key, table, root, config
-        self.facts["flat"] = 0
+        self.facts["flat"] = self.facts["small"] = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Read thumbnails and a few columns of the images, row for row; yield the index."""
@@ -85,7 +86,9 @@ class ImageSigner(Signer):
                 index = fingerprints(part, thumbnails, own)
                 writer.write(index)
                 self.seen += ledger.by_source(part)
-                self.facts["flat"] += int((index.column("deviation").to_numpy() < own.flat).sum())
+                flat, small = featureless(index, own)
+                self.facts["flat"] += int(flat.sum())
+                self.facts["small"] += int((small & ~flat).sum())
                 progress.advance(len(part), thumbnails.nbytes)
                 yield index
         if start != len(heads):
@@ -109,7 +112,7 @@ class Images(Method):
     measured = THUMBNAILS
     needs = (THUMBNAILS,)
     reasons = (EXACT, NEAR, EXACT_PIXELS, COVERED)
-    counted = ("flat", "pairs_compared", "capped_comparisons")
+    counted = ("flat", "small", "pairs_compared", "capped_comparisons")
 
     def signing(self, config: dict[str, Any]) -> dict[str, Any]:
         """The views."""
@@ -149,7 +152,8 @@ class Images(Method):
         for band, column in ((CONTENT, "content_hash"), (PIXELS, "pixel_hash")):
             if band in bands:
                 yield band, content_hashes(index, column)[rows], start + rows
-        rows = np.flatnonzero(here & (index.column("deviation").to_numpy() >= config.images.flat))
+        flat, small = featureless(index, config.images)
+        rows = np.flatnonzero(here & ~flat & ~small)
         near = range(max(bands.start, FIRST_NEAR), bands.stop)
         if not len(near) or not len(rows):
             return
@@ -193,5 +197,10 @@ class Images(Method):
             notes.append(
                 f"{facts['flat']:,} images are flat (the grey values deviate by less than {config.images.flat:g}): "
                 "they have exact copies only"
+            )
+        if facts["small"]:
+            notes.append(
+                f"{facts['small']:,} images have a side of less than {config.images.min_side} pixels: they have exact "
+                "copies only"
             )
         return notes
