@@ -214,7 +214,7 @@ def test_credentials_that_the_console_would_show_are_refused(capsys: pytest.Capt
     assert "--s3_secret_access_key" in error and "hunter2" not in error
 
 
-def test_an_impossible_project_is_an_error(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_project_is_an_error(gcs: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--input", str(corpus), "--source", "lib", "--output", OUT, "--runner", "DataflowRunner", "--dry_run"]
     assert ingest.main([*args, "--project=p", "--region=europe-west1", "--temp_location=gs://b/t", "--no_auth"]) == 1
     assert "project" in capsys.readouterr().err
