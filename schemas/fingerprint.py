@@ -7,8 +7,8 @@ from schemas.document import ID
 from schemas.image import THUMBNAIL_SIDE
 
 
-def fingerprint_record(views: int, permutations: int = 0) -> Record:
-    """Make the record type for fingerprints of `views` views; permutations: of the captions' signatures, 0 for none."""
+def fingerprint_record(views: int) -> Record:
+    """Make the record type for fingerprints of `views` views."""
     return Record(
         "fingerprint",
         (1, 0),
@@ -33,27 +33,10 @@ def fingerprint_record(views: int, permutations: int = 0) -> Record:
                 "256-bit difference hash of the whole image",
             ),
             field("thumbnail", pa.binary(THUMBNAIL_SIDE * THUMBNAIL_SIDE), "64 × 64 grey values of the whole image"),
-            *(_caption_fields(permutations) if permutations else ()),
         ),
     )
 
 
-def _caption_fields(permutations: int) -> tuple[pa.Field, ...]:
-    return (
-        field("shingle_count", pa.uint32(), "number of distinct shingles of the caption; 0 where it has none"),
-        field(
-            "signature",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False), permutations),
-            "MinHash of the caption, as schemas.signature says it",
-        ),
-        field(
-            "sketch",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
-            "the k smallest distinct mixed shingle hashes of the caption, ascending",
-        ),
-    )
-
-
-def validate(table: pa.Table, views: int, permutations: int = 0, where: str = "table") -> None:
+def validate(table: pa.Table, views: int, where: str = "table") -> None:
     """Raise SchemaError where `table` is not a valid table of fingerprints of `views` views."""
-    fingerprint_record(views, permutations).validate(table, where)
+    fingerprint_record(views).validate(table, where)

@@ -49,7 +49,8 @@ def band_keys(hashes: np.ndarray, band: int) -> np.ndarray:
 def _bits(cells, left, top, right, bottom, words):  # type: ignore[no-untyped-def]
     rows, columns = cells.shape
     bit = 0
-    words[:] = 0
+    for word in range(len(words)):
+        words[word] = 0
     for i in range(rows):
         height = border(top, bottom, i + 1, rows) - border(top, bottom, i, rows)
         for j in range(columns - 1):
@@ -67,6 +68,7 @@ def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
     count, kinds = thumbnails.shape[0], views.shape[0]
     out = np.empty((count, kinds), np.uint64)
     sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((8, 9), np.int64)
+    words = np.empty(1, np.uint64)
     for i in range(count):
         turned = -1
         for v in range(kinds):
@@ -74,7 +76,8 @@ def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
                 turned = views[v, 4]
                 integral(thumbnails[i], turned, sums)
             areas(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], cells)
-            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], out[i, v : v + 1])
+            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], words)
+            out[i, v] = words[0]
     return out
 
 

@@ -96,7 +96,7 @@ def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
         if i > 0:
             for j in range(columns):
                 out[i - 1, j] = here[j + 1] - here[j] - before[j + 1] + before[j]
-        before[:] = here
+        before, here = here, before
 
 
 @numba.njit(nogil=True, cache=True)

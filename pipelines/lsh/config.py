@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pipelines.lsh.survivors import IMAGE_POLICIES, POLICIES
 from pipelines.text.minhash import MinHashConfig
 
-CAPTIONS = ("none", "join")
 _LONGEST_SHINGLE = 1000
 _WIDEST_CROP, _MOST_CROPS = 0.25, 32  # what is left is half of each side; a view costs 64 bytes of the shuffle
 
@@ -23,10 +22,9 @@ class ImageDedupeConfig:
     hash_distance: or most bits of 256 that differ, where the detail of three quarters of the area correlates with
     uncovered (a box covers the rest). flat: least standard deviation of the grey values; images of less have only
     exact copies. min_side: least pixels of the shorter side; smaller images (digits, icons) are alike without being
-    copies, and have only exact copies. captions: 'join' removes images for the caption of another too.
-    caption_threshold: least Jaccard similarity of their shingles. survivor: policies 'source', 'pixels' (most first),
-    'bytes' (most first). bucket_cap: most hashes on either side that one is compared with in a bucket, and most kept
-    images in a group of candidates.
+    copies, and have only exact copies. survivor: policies 'source', 'pixels' (most first), 'bytes' (most first).
+    bucket_cap: most hashes on either side that one is compared with in a bucket, and most kept candidates that an image
+    is compared with.
     """
 
     crops: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18)
@@ -38,10 +36,8 @@ class ImageDedupeConfig:
     uncovered: float = 0.98
     flat: float = 4.0
     min_side: int = 48
-    captions: str = "none"
-    caption_threshold: float = 0.8
     survivor: tuple[str, ...] = ("source", "pixels", "bytes")
-    bucket_cap: int = 20_000
+    bucket_cap: int = 2_000
 
     def __post_init__(self) -> None:
         """Raise ValueError for what would otherwise show only after the first pass, or never."""
@@ -49,7 +45,7 @@ class ImageDedupeConfig:
             raise ValueError(f"crops are shares above 0 and below {_WIDEST_CROP}; got {list(self.crops)}")
         if len(self.crops) > _MOST_CROPS or len(set(self.crops)) < len(self.crops):
             raise ValueError(f"crops are at most {_MOST_CROPS}, each another; got {list(self.crops)}")
-        for name in ("correlation", "uncovered", "caption_threshold"):
+        for name in ("correlation", "uncovered"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"images.{name} is a similarity above 0 and at most 1; got {getattr(self, name)}")
         if not 0 <= self.candidate_distance <= 64 - 16 or not 0 <= self.hash_distance <= 256:
@@ -58,8 +54,6 @@ class ImageDedupeConfig:
             raise ValueError(f"images.flat is from 0 to 128 grey levels; got {self.flat}")
         if self.bucket_cap < 1 or self.min_side < 0:
             raise ValueError("images.bucket_cap is at least 1, images.min_side at least 0")
-        if self.captions not in CAPTIONS:
-            raise ValueError(f"images.captions is one of {', '.join(CAPTIONS)}; got {self.captions!r}")
         check_survivor(self.survivor, IMAGE_POLICIES)
 
 
@@ -81,7 +75,7 @@ class DedupeConfig:
     in the order of their priority, for the policy 'source'. date_field: metadata field for the policy 'date' (ISO
     8601). bucket_cap: most kept documents of one bucket that a document is compared with. max_removed: greatest share
     of a source that may be removed; more fails the run. images: what holds for images in place of threshold, survivor
-    and bucket_cap (shingle_size and minhash hold for their captions).
+    and bucket_cap.
     """
 
     near: bool = True

@@ -1,7 +1,7 @@
-"""From buckets of hashes to verified pairs of images, in memory that does not grow with the buckets.
+"""From buckets of hashes to pairs of images that resemble each other, in memory that does not grow with the buckets.
 
 The pairs of a bucket whose hashes are close are gathered a few thousand at a time, their thumbnails read from the
-index, and compared. Two images that are already connected inside the group are not compared again: the components are
+index, and looked at. Two images that are already connected inside the group are not looked at again: the components are
 the same. In a bucket of more than the cap, hashes are sorted, and each is compared with those that stand next to it.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.core.identity import id_bytes
-from pipelines.images.compare import Limits, coarse_views, compare
+from pipelines.images.compare import Limits, coarse_views, resemble
 from pipelines.images.hashing import BAND_BITS, bit_count
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
@@ -22,7 +22,8 @@ from pipelines.lsh.nodes import Nodes
 from schemas.image import THUMBNAIL_SIDE
 
 VIEW_BITS = 8  # of an entry of a bucket: node number × 256 + view
-_PAIRS = 4096  # gathered at once: at most 8192 images of 4 kB, and as much again for their views
+_PAIRS = 8192  # looked at together
+HELD = 2 * _PAIRS  # images that are in memory at once: 4 kB each, and as much again for their views
 
 
 class Gathered:
@@ -64,7 +65,7 @@ def limits_of(config: DedupeConfig) -> Limits:
 def near_edges(
     keys: np.ndarray, entries: np.ndarray, numbering: Nodes, config: DedupeConfig, views: np.ndarray
 ) -> Linked:
-    """Verify the pairs in the buckets of one range of a band.
+    """Look at the pairs in the buckets of one range of a band.
 
     keys: uint64[n], hashes of views, turned so that the band is the upper 16 bits. entries: int64[n], node × 256 +
     view.
@@ -85,11 +86,14 @@ def near_edges(
     place = np.array([0, -1, 0], np.int64)  # where to go on: entry, the one compared with; comparisons left out
     pairs, edges, compared = np.empty((_PAIRS, 2), np.int64), [], 0
     settings = (config.images.candidate_distance, cap, config.within)
+    every = gathered.take(nodes) if len(nodes) <= HELD else None
     while count := _close_pairs(keys, own, whole, fixed, begins, ends, parent, settings, place, pairs):
         some = np.unique(pairs[:count], axis=0)
-        members, local = np.unique(some, return_inverse=True)
-        data = gathered.take(nodes[members])
-        found, looked = _verify(some, local.reshape(-1, 2), data, views, limits, parent)
+        if every is not None:
+            found, looked = _join(some, some, every, limits, parent)
+        else:
+            members, local = np.unique(some, return_inverse=True)
+            found, looked = _join(some, local.reshape(-1, 2), gathered.take(nodes[members]), limits, parent)
         edges.append(some[found])
         compared += looked
     joined = nodes[np.concatenate(edges)] if edges else np.empty((0, 2), np.int64)
@@ -150,13 +154,13 @@ def _close_pairs(keys, own, whole, fixed, begins, ends, parent, settings, place,
 
 
 @numba.njit(nogil=True, cache=True)
-def _verify(pairs, rows, data, views, limits, parent):  # type: ignore[no-untyped-def]
-    """Compare pairs that are not connected yet; connect those that are similar. Returns bool[n], and how many."""
+def _join(pairs, rows, data, limits, parent):  # type: ignore[no-untyped-def]
+    """Look at pairs that are not connected yet; connect those that resemble. Returns which, bool[n], and how many."""
     found, looked = np.zeros(len(pairs), np.bool_), 0
     for k in range(len(pairs)):
         if find(parent, pairs[k, 0]) != find(parent, pairs[k, 1]):
             looked += 1
-            if compare(rows[k, 0], rows[k, 1], data, views, limits)[0] != 0:
+            if resemble(rows[k, 0], rows[k, 1], data, limits):
                 union(parent, pairs[k, 0], pairs[k, 1])
                 found[k] = True
     return found, looked

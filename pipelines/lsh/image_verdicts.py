@@ -127,16 +127,20 @@ def _decide(hashes, taking, component, fixed, data, views, limits, settings):  #
             count = 0
         if not taking[i]:
             continue
-        if not fixed[i]:
-            capped += max(0, count - cap)
-            for k in range(min(count, cap)):
-                other = stays[k]
-                if are_candidates(hashes[i], hashes[other], distance):
-                    how, value = compare(i, other, data, views, limits)
-                    if how != 0:
-                        union(cluster, i, other)
-                        if value > similarity[i]:
-                            kept[i], similarity[i], found[i] = other, value, how
+        met = 0
+        for k in range(0 if fixed[i] else count):
+            other = stays[k]
+            if not are_candidates(hashes[i], hashes[other], distance):
+                continue
+            met += 1
+            if met > cap:
+                continue
+            how, value = compare(i, other, data, views, limits)
+            if how != 0:
+                union(cluster, i, other)
+                if value > similarity[i]:
+                    kept[i], similarity[i], found[i] = other, value, how
+        capped += max(0, met - cap)
         if kept[i] < 0 and (fixed[i] or within):
             stays[count] = i
             count += 1
