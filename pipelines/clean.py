@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -85,6 +86,11 @@ def clean_batch(
     return tables, decide_rows(tables[cleaner.kind.table], measured, cleaner.rules), dead
 
 
+def scored(signals: pa.RecordBatch | pa.Table, cleaner: Cleaner) -> Counter[str]:
+    """How many records have each of the scores that are asked for."""
+    return Counter({name: int(np.isfinite(signals.column(name).to_numpy()).sum()) for name in cleaner.scores})
+
+
 class _Writers:
     """The shards of one key: all tables that a task writes, open until the end of the block."""
 
@@ -114,6 +120,7 @@ def clean_shard(
     """Clean one shard: writes the cleaner's tables, ledger/ and, if asked, surviving/ of the same key."""
     kind, books = cleaner.kind, []
     rejected: list[pa.RecordBatch] = []
+    scores = Counter[str]()
     with ExitStack() as stack:
         writers = _Writers(stack, root, key, config, kind.content)
         for table, schema in cleaner.schemas.items():
@@ -127,11 +134,12 @@ def clean_shard(
             if materialize:
                 writers.write({SURVIVING: survivors(tables[kind.table], removed.column("id"))})
             rejected.append(dead)
+            scores.update(scored(tables[SIGNALS], cleaner))
             books.append(ledger.count(ledger.by_source(batch), [removed, dead]))
             progress.advance(len(batch), batch.column(kind.content).nbytes)
         for dead in rejected:  # behind the others, as where an earlier run's are taken
             writers.write({LEDGER_TABLE: dead})
-    return Report(key, writers.shards(), ledger.add(books))
+    return Report(key, writers.shards(), ledger.add(books), {"scored": dict(scores)})
 
 
 def decide_shard(
@@ -164,7 +172,7 @@ def decide_shard(
         for batch in dead_letters(earlier, key):
             writers.write({LEDGER_TABLE: batch})
             books.append(ledger.count(ledger.by_source(batch), [batch]))
-    return Report(key, (*taken, *writers.shards()), ledger.add(books))
+    return Report(key, (*taken, *writers.shards()), ledger.add(books), {"scored": dict(scored(table, cleaner))})
 
 
 def dead_letters(dataset: Dataset, key: str) -> list[pa.RecordBatch]:
@@ -228,6 +236,16 @@ def read_given(config: CleanConfig) -> Given:
     return Given(read_key(config.pii), words)
 
 
+def check_scores(reports: Sequence[Report], cleaner: Cleaner) -> list[str]:
+    """Say how many records have each score; ConfigError where none has one: a rule about it would do nothing."""
+    totals = sum((Counter(report.facts.get("scored", {})) for report in reports), Counter[str]())
+    if missing := [name for name in cleaner.scores if not totals[name]]:
+        raise ConfigError(
+            f"scores names {missing[0]!r}, which no {cleaner.kind.noun} have as a number in their metadata"
+        )
+    return [f"score {name!r} is in {totals[name]:,} {cleaner.kind.noun}; others stay" for name in cleaner.scores]
+
+
 def check_names(config: CleanConfig, sources: Sequence[str], asked: Sequence[Rule]) -> None:
     """Raise ConfigError for a ceiling about a source or a rule that is not there."""
     names = [rule.name for rule in asked]
@@ -260,6 +278,7 @@ def run(
         else:
             reports = stage.pipeline("clean", lambda p: build(p, dataset, *args), total)
         books = ledger.add(report.books for report in reports)
+        notes = check_scores(reports, cleaner)
         check_rejected(books, *cleaner.ceiling)
         check_ceilings(books, config.ceilings)
         given = cleaner.given if isinstance(cleaner, Texts) else None
@@ -272,7 +291,8 @@ def run(
         else f"{table}/ holds all prepared {noun}; ledger/ names those that are removed (--materialize writes the rest)"
     )
     reused = (f"{table}/ and signals/ are those of the run before: only the rules changed",) if earlier else ()
-    print_summary(stage, (*reused, where))
+    notes += [f"nothing is left of {name!r}" for name, one in books.items() if one.records_in and not one.kept]
+    print_summary(stage, (*reused, *notes, where))
 
 
 COMMAND = StageCommand(

@@ -15,4 +15,6 @@ class CleanConfig(prepare.CleanConfig):
     images: ImageCleanConfig = field(default_factory=ImageCleanConfig)
 
 
-CleanConfig.__doc__ = f"{prepare.CleanConfig.__doc__}\n    images: all that is for images but ceilings and compression.\n    "
+CleanConfig.__doc__ = (
+    f"{prepare.CleanConfig.__doc__}\n    images: all that is for images but ceilings and compression.\n    "
+)

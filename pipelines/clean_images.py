@@ -38,7 +38,7 @@ class Images:
     @property
     def schemas(self) -> dict[str, pa.Schema]:
         """The tables that hold every image that could be decoded, row for row."""
-        signals = signals_record(self.config.signal_names).schema
+        signals = signals_record(self.config.signal_names, "docs/images.md").schema
         return {IMAGES: IMAGE.schema, THUMBNAILS: THUMBNAIL.schema, SIGNALS: signals}
 
     @property
@@ -50,6 +50,11 @@ class Images:
     def ceiling(self) -> tuple[float, int]:
         """The share of a source, and the number, that may be dead letters."""
         return self.config.max_rejected, self.config.rejected_floor
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The signals that come from the metadata, which may not hold them."""
+        return self.config.scores
 
     def derived(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Add the signals that are not stored."""

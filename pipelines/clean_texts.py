@@ -55,6 +55,11 @@ class Texts:
         """The share of a source, and the number, that may be dead letters: no text is one here."""
         return 1.0, 0
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The signals that come from the metadata: none."""
+        return ()
+
     def derived(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Add the signals that are not stored."""
         return prepare.derived(measured, self.config)

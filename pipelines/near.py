@@ -27,7 +27,7 @@ from pipelines.core.dataset import LEDGER_TABLE, Dataset, expand, shard_key
 from pipelines.core.identity import content_hash
 from pipelines.core.shards import read_batches
 from pipelines.core.texts import document_sets, excerpt, texts
-from pipelines.lsh.survey import INDEX
+from pipelines.lsh.survey import INDEX, require_texts
 from pipelines.text.minhash import MinHashConfig, jaccard, sign
 from schemas.base import SchemaError
 from schemas.ledger import REMOVED
@@ -65,7 +65,7 @@ class Match(NamedTuple):
 
 def query(text: str, dataset: Dataset) -> Query:
     """Sign a text as the documents of a dataset's index were; SchemaError where the manifest does not say how."""
-    config = dataset.require(INDEX).manifests[0].config
+    config = require_texts(dataset).manifests[0].config
     try:
         minhash = parse(MinHashConfig, config["minhash"], "the index's manifest")
         signed = sign(pa.array([text]), config["shingle_size"], minhash)
@@ -178,7 +178,7 @@ def answer(
     found: list[dict[str, Any]] = []
     total = compared = shingles = 0
     for root in expand(indexes):
-        dataset = Dataset.open(root).require(INDEX)
+        dataset = require_texts(Dataset.open(root))
         matches, count = search(text, dataset, threshold, top)
         gone = decisions(dataset, matches)
         content: dict[bytes, str] = {}

@@ -58,8 +58,8 @@ class ShardConfig:
 
     seed: of the order, the splits and the sampling. shard_bytes: bytes of text or images that a shard aims at.
     splits: share of each split; records of one cluster of near-duplicates fall on one side. weights: by source; 0.5
-    keeps half of the records (by hash of the id), 2 writes each of them twice; sources that are not named have weight
-    1.
+    keeps half of the records (by hash of the id), 2 writes each of them twice, in the first split (the others hold a
+    record once); sources that are not named have weight 1.
     """
 
     seed: int = 0
@@ -149,10 +149,11 @@ def plan_batch(batch: pa.RecordBatch, clusters: pa.Table, config: ShardConfig) -
     """Plan a batch with columns id and source."""
     ids = id_bytes(batch.column("id"))
     weights = np.array([config.weights.get(source, 1.0) for source in batch.column("source").to_pylist()])
-    times = copies(ids, weights, config)
-    order = [mixed64(ids, f"order {config.seed} copy {copy}") for copy in range(int(times.max(initial=1)))]
     keys = id_bytes(_cluster_keys(batch.column("id"), clusters))
-    return Plan(split_numbers(keys, config), times, np.stack(order or [np.empty(0, np.uint64)], axis=1))
+    split, times = split_numbers(keys, config), copies(ids, weights, config)
+    times = np.where(split == 0, times, np.minimum(times, 1))  # measured on twice, a record would count twice
+    order = [mixed64(ids, f"order {config.seed} copy {copy}") for copy in range(int(times.max(initial=1)))]
+    return Plan(split, times, np.stack(order or [np.empty(0, np.uint64)], axis=1))
 
 
 def plan_rows(

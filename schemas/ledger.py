@@ -30,7 +30,7 @@ LEDGER = Record(
         field("score", pa.float64(), "the measured value that the rule compared", nullable=True),
         field("threshold", pa.float64(), "the limit that it was compared with", nullable=True),
         field("kept_id", ID, "of a duplicate: id of the record kept in its place", nullable=True),
-        field("similarity", pa.float64(), "of a duplicate: measured Jaccard similarity to kept_id", nullable=True),
+        field("similarity", pa.float64(), "of a duplicate: measured similarity to kept_id", nullable=True),
         field("similarity_error", pa.float64(), "standard error of similarity; 0 where it is exact", nullable=True),
         field("locator", pa.string(), "where the record stands: its locator, or path and position of a dead letter"),
         field("detail", pa.string(), "at most 200 characters for a person; never the record's content", nullable=True),

@@ -44,7 +44,7 @@ def datasets_under(root: str) -> list[Dataset]:
 
 
 def resolve_id(datasets: list[Dataset], wanted: str) -> bytes:
-    """Turn what a person typed into an id: 32 hex digits, or else a record's locator, or the path of its file.
+    """Turn what a person typed into an id: 32 hex digits, a record's locator, the path of its file, or of a member.
 
     SchemaError where no record has it, or several have, naming some of those.
     """
@@ -54,26 +54,29 @@ def resolve_id(datasets: list[Dataset], wanted: str) -> bytes:
             return raw
     except ValueError:
         pass
-    matches: dict[bytes, str] = {}
+    matches: dict[bytes, tuple[str, str]] = {}
     for dataset in datasets:
         for table in ("documents", "images", "ledger"):
             for shard in dataset.of(table) if dataset.manifests[0].stage == "ingest" else []:
-                columns = ["id", "locator", *(["path"] if table != "ledger" else [])]
+                columns = ["id", "source", "locator", *(["path"] if table != "ledger" else [])]
                 for _, batch in _batches(dataset, shard, columns):
                     hits = batch.filter(_named(batch, wanted)).to_pylist()
-                    matches |= {hit["id"]: hit["locator"] for hit in hits}
+                    matches |= {hit["id"]: (hit["source"], hit["locator"]) for hit in hits}
     if not matches:
         raise SchemaError(f"no record with the locator or path {wanted!r}; give the id (32 hex digits)")
-    exact = [record for record, locator in matches.items() if locator == wanted]
+    exact = [record for record, (_, locator) in matches.items() if locator == wanted]
     if len(exact or matches) > 1:
-        some = "; ".join(f"{record.hex()} {locator}" for record, locator in sorted(matches.items())[:5])
+        some = "; ".join(
+            f"{record.hex()} {source}: {locator}" for record, (source, locator) in sorted(matches.items())[:5]
+        )
         raise SchemaError(f"{len(matches)} records with the locator or path {wanted!r}; give an id: {some}")
     return (exact or list(matches))[0]
 
 
 def _named(batch: pa.RecordBatch, wanted: str) -> pa.Array:
-    by_locator = pc.equal(batch.column("locator"), wanted)
-    return pc.or_(by_locator, pc.equal(batch.column("path"), wanted)) if "path" in batch.schema.names else by_locator
+    locators = batch.column("locator")  # of a member of an archive: archive#member
+    named = pc.or_(pc.equal(locators, wanted), pc.ends_with(locators, f"#{wanted}"))
+    return pc.or_(named, pc.equal(batch.column("path"), wanted)) if "path" in batch.schema.names else named
 
 
 def findings(dataset: Dataset, record: bytes) -> Iterator[Finding]:

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.core import files
 from pipelines.core.dataset import DOCUMENTS, LEDGER_TABLE, Dataset
 from pipelines.core.identity import ID_BYTES, id_bytes
 from pipelines.core.shards import take_rows
+from schemas.base import SchemaError
 from schemas.ledger import REMOVED
 
 INDEX, CLUSTERS = "index", "clusters"
@@ -165,14 +167,24 @@ class _Names:
         return np.array(known, np.int32)[coded.indices.to_numpy()]
 
 
+def require_texts(dedupe: Dataset) -> Dataset:
+    """Return an output of dedupe; SchemaError where it has no index, or one of images."""
+    for key in dedupe.require(INDEX).keys(INDEX)[:1]:
+        if "shingle_count" not in dedupe.open_shard(INDEX, key).schema.names:
+            raise SchemaError(
+                f"{files.redact(dedupe.roots[0])} is about images: `gristmill sheet` shows its duplicates"
+            )
+    return dedupe
+
+
 def survey(dedupe: Dataset, others: Sequence[Dataset] = (), top: int = 20, least: int = 8) -> Survey:
     """Read an output of dedupe: one pass over its ledger and clusters, and one over a few columns of its index.
 
     others: what dedupe was run --against: outputs of dedupe or documents that may hold the kept records. top: so many
     of the largest clusters are chosen, and all those of at least `least` members. In memory: about 130 bytes a removed
-    record, 50 a member of a cluster, 100 more a member of a chosen one. SchemaError where there is no index.
+    record, 50 a member of a cluster, 100 more a member of a chosen one. SchemaError where there is no index of texts.
     """
-    dedupe.require(INDEX)
+    require_texts(dedupe)
     names = _Names()
     removals = _read_removals(dedupe, names)
     member_id, cluster, cluster_id, size = _read_clusters(dedupe)

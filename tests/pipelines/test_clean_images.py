@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,34 @@ def test_more_workers_give_the_same_bytes(how: list[str], ingested: Path, tmp_pa
     assert Dataset.open(str(tmp_path / "two")).sha256s == one.sha256s
 
 
+def test_captions_are_kept_by_their_language(tmp_path: Path) -> None:
+    rows = [("0.jpg", "一只猫睡在窗台上，外面下着雨"), ("1.jpg", "A cat sleeps on the window sill in the rain")]
+    lines = [json.dumps({"file_name": name, "caption": text}, ensure_ascii=False) for name, text in rows]
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(photo(i))
+    (tmp_path / "list.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    argv = ["--images", "--input", str(tmp_path / "list.jsonl"), "--source", "s", "--output", str(tmp_path / "i"), *ONE]
+    assert ingest.main(argv) == 0
+    found = run(tmp_path / "i", tmp_path / "c", "--set", "images.language.keep=[zh]")
+    assert found.table("signals")["caption_language"].to_pylist() == ["zh", "en"]
+    assert found.table("ledger")["reason"].to_pylist() == ["min_caption_language_fit"]
+
+
+def test_a_score_that_no_image_has_is_an_error(
+    ingested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--set", "images.scores=[nsfw]", "--set", "images.filters.max_nsfw=0.5"]
+    assert clean.main(["--input", str(ingested), "--output", str(tmp_path / "d"), *ALLOW, *ONE, *settings]) == 1
+    assert "scores names 'nsfw', which no images have" in capsys.readouterr().err
+
+
+def test_a_source_of_which_nothing_is_left_is_named(
+    ingested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(ingested, tmp_path / "d", "--set", "images.profile=[datacomp]")
+    assert "nothing is left of 'pets'" in capsys.readouterr().out
+
+
 def test_too_many_dead_letters_fail_the_run(ingested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--set", "images.max_rejected=0.1", "--set", "images.rejected_floor=0"]
     assert clean.main(["--input", str(ingested), "--output", str(tmp_path / "d"), *ONE, *settings]) == 1
@@ -190,6 +219,17 @@ def test_why_tells_the_history_of_an_image_and_of_a_dead_letter(
     assert 'label "猫"' in cat and "decoded: 96 × 64" in cat and "written to" in cat and "32 × 32" in cat
     assert "REMOVED: min_contrast, measured 0, threshold 2" in "\n".join(why.history("dog/blank.png", str(root)))
     assert "REJECTED: truncated" in "\n".join(why.history("dog/cut.jpg", str(root)))
+
+
+def test_why_finds_a_member_of_an_archive_by_its_name(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for i in range(2):
+            member = tarfile.TarInfo(f"cats/{i}.jpg")
+            member.size = len(photo(i))
+            archive.addfile(member, io.BytesIO(photo(i)))
+    argv = ["--images", "--input", str(tmp_path / "photos.tar"), "--source", "s", "--output", str(tmp_path / "i"), *ONE]
+    assert ingest.main(argv) == 0
+    assert "locator 'photos.tar#cats/1.jpg'" in "\n".join(why.history("cats/1.jpg", str(tmp_path)))
 
 
 def _locator(dataset: Dataset, path: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import clean, dedupe, ingest, sample_images
+from pipelines import clean, dedupe, duplicates, ingest, near, sample_images
 from pipelines.core.dataset import Dataset
 
 
@@ -37,6 +37,15 @@ def test_small_images_have_exact_copies_only(digits: Path, tmp_path: Path, capsy
     found = run(digits, tmp_path / "d")
     assert found.books["digits"].removed == {"exact_duplicate": 1}
     assert "151 images have a side of less than 48 pixels: they have exact copies only" in capsys.readouterr().out
+
+
+def test_what_is_about_texts_says_so_of_an_index_of_images(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(digits, tmp_path / "d")
+    assert near.main(["some words", "--index", str(tmp_path / "d")]) == 1
+    assert duplicates.main([str(tmp_path / "d"), "--output", str(tmp_path / "report")]) == 1
+    assert capsys.readouterr().err.count("is about images: `gristmill sheet` shows its duplicates") == 2
 
 
 def test_whoever_asks_for_near_copies_of_small_images_gets_them(digits: Path, tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_every_copy_has_its_own_place_and_the_ledger_names_who_has_none() -> Non
     assert all(row["score"] >= row["threshold"] == 0.5 for row in gone.to_pylist())
 
 
+def test_a_weight_above_one_repeats_records_of_the_first_split_alone() -> None:
+    config = ShardConfig(weights={"s": 2.5}, splits={"train": 0.5, "validation": 0.5})
+    plan = plan_batch(batch(400), NO_CLUSTERS, config)
+    assert set(plan.copies[plan.split == 0].tolist()) == {2, 3}
+    assert set(plan.copies[plan.split == 1].tolist()) == {1}
+
+
 def test_the_order_within_an_output_shard_is_a_range_of_the_hash() -> None:
     config = ShardConfig(splits={"train": 1.0})
     plan = plan_batch(batch(1000), NO_CLUSTERS, config)
@@ -225,10 +232,12 @@ def test_decisions_are_applied_and_every_removal_is_in_the_ledger(tmp_path: Path
 
 def test_weights_repeat_records_and_the_books_say_so(tmp_path: Path) -> None:
     one, two = ingested(tmp_path, texts(50), "one"), ingested(tmp_path, texts(40), "two")
-    dataset = run(tmp_path / "d", one, two, options=["--set", "weights={one: 3, two: 0}"])
-    assert dataset.books == {"one": Books(50, 50, repeated=100), "two": Books(40, 0, {"sampled_out": 40})}
-    rows = Counter(id_ for split in written(dataset) for id_ in dataset.table(split)["id"].to_pylist())
-    assert len(rows) == 50 and set(rows.values()) == {3}
+    settings = ["--set", "weights={one: 3, two: 0}", "--set", "splits={train: 0.8, test: 0.2}"]
+    dataset = run(tmp_path / "d", one, two, options=settings)
+    train, test = (Counter(dataset.table(split)["id"].to_pylist()) for split in ("train", "test"))
+    assert len(train) + len(test) == 50 and set(train.values()) == {3} and set(test.values()) == {1}
+    assert dataset.books["one"] == Books(50, 50, repeated=2 * len(train))
+    assert dataset.books["two"] == Books(40, 0, {"sampled_out": 40})
 
 
 def test_a_weight_for_a_source_that_is_not_there_is_a_clear_error(
