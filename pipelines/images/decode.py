@@ -8,6 +8,8 @@ What every mode becomes (`flatten`), 8 bits per channel, grey or RGB:
 - CMYK and YCCK: JPEG's are taken as inverted, as Adobe writes them; RGB is (255 - C)·(255 - K)/255 and so on.
 - YCbCr: RGB by JFIF. 32-bit integers and floating point (TIFF) have no stated white, and LAB and HSV no stated use:
   refused as unsupported.
+TIFF's fax compressions (CCITT: 2, 3, 4 of its tag 259) are refused as unsupported: of damaged ones libtiff leaves rows
+as they were in memory, other pixels in every run.
 Of an animation the first frame is decoded, and only that.
 """
 
@@ -60,6 +62,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_COMPRESSION, _FAX = 259, (2, 3, 4)  # TIFF 6.0, section 8, and sections 10 and 11: CCITT 1D, Group 3, Group 4
 
 
 class Source(NamedTuple):
@@ -112,6 +115,9 @@ def examine(data: bytes, config: ImageConfig) -> Source | Refused:
     if stream.size is None:
         try:
             image = _open(name, stream.data)
+            compression = image.tag_v2.get(_COMPRESSION) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+            if compression in _FAX:
+                return Refused("unsupported", f"a TIFF of fax compression (CCITT, {compression})")
             frames = getattr(image, "n_frames", 1)
         except Exception as error:
             return _damaged(error)

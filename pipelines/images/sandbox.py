@@ -47,7 +47,7 @@ def sandbox(config: ImageConfig) -> Sandbox:
 
 
 class SandboxError(RuntimeError):
-    """A child process could not be started; the message holds the end of what it printed."""
+    """A child process could not be started, twice; the message holds the end of what it printed."""
 
 
 class Sandbox:
@@ -88,13 +88,13 @@ class Sandbox:
     def process(self, images: Sequence[bytes]) -> list[Processed | Refused]:
         """Process images, one result each, in their order. Waits while all children are at work.
 
-        Raises SandboxError where no child can be started.
+        Raises SandboxError where no child can be started, twice in a row.
         """
         results: list[Processed | Refused] = []
         held = self._idle.get()
         try:
             while len(results) < len(images):
-                held = held or _Child(self._config, self._function)
+                held = held or self._start()
                 for answer in held.ask(_chunk(images, len(results))):
                     results.append(answer)
                 if held.broken:
@@ -111,8 +111,13 @@ class Sandbox:
             self._idle.put(held)
         return results
 
+    def _start(self) -> _Child:
+        with contextlib.suppress(SandboxError):  # killed, say, by who saw that memory was short: no reason to end a run
+            return _Child(self._config, self._function)
+        return _Child(self._config, self._function)
+
     def _alone(self, image: bytes) -> Processed | Refused:
-        fresh = _Child(self._config, self._function)
+        fresh = self._start()
         try:
             return next(fresh.ask([image]), None) or fresh.verdict()
         finally:

@@ -19,11 +19,18 @@ _EXIF = b"Exif\0\0"
 
 # A marker, but no stuffed zero, fill byte or restart marker: what ends compressed data (ITU-T T.81, B.1.1.2).
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_SOI, _EOI, _SOS, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # sequential and progressive, Huffman and arithmetic: what libjpeg decodes
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
+_TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # DHT, DAC, DQT, DRI
+# JFIF 1.1 without density, Adobe's marker of version 100 without flags: as libjpeg writes them. That they are there,
+# and Adobe's transform, say what the components are; the rest is no matter of pixels, and would only tell copies apart.
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
 _GIF_PICTURE, _GIF_EXTENSION, _GIF_CONTROL, _GIF_TRAILER = 0x2C, 0x21, 0xF9, 0x3B
 _PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_HEADER, _PNG_PALETTE = 13, 3  # bytes of IHDR; the colour type that has one
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class Stream(NamedTuple):
@@ -47,9 +54,13 @@ def _truncated(what: str) -> Refused:
 
 
 def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
-    """Keep the segments that decoding needs, JFIF's and Adobe's among them; end at the first EOI."""
+    """Keep tables, the frame header and scans, no other segment (DNL neither); end at the first EOI.
+
+    Of JFIF's and Adobe's segments the first one is kept, with nothing in it but Adobe's transform.
+    """
     kept, exif, size, scans, at = [data[:2]], b"", None, 0, 2
     icc: list[bytes] = []
+    jfif = adobe = False
     while True:
         marker = _MARKER.search(data, at)
         if marker is None:
@@ -88,16 +99,18 @@ def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
             scan_end = _MARKER.search(data, end)
             at = scan_end.start() if scan_end else len(data)
             kept.append(data[start:at])
-        elif code == 0xE0 and body.startswith(b"JFIF\0"):
-            kept.append(b"\xff\xe0\0\x10" + body[:12].ljust(12, b"\0") + b"\0\0")  # without its thumbnail
-        elif code == 0xEE and body.startswith(b"Adobe"):
+        elif code in _FRAMES or code in _TABLES:
             kept.append(data[start:end])
+        elif code == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:  # libjpeg overlooks shorter ones too
+            kept += [] if jfif else [_JFIF]
+            jfif = True
+        elif code == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+            kept += [] if adobe else [_ADOBE + body[11:12]]
+            adobe = True
         elif code == 0xE1 and body.startswith(_EXIF):
             exif = exif or body[len(_EXIF) :]
         elif code == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
             icc.append(body[14:])
-        elif code != _COM and not 0xE0 <= code <= 0xEF:
-            kept.append(data[start:end])
 
 
 def _inflates_too_far(kind: bytes, body: bytes) -> bool:
@@ -125,9 +138,13 @@ def _inflate_profile(body: bytes) -> bytes:
 
 
 def walk_png(data: bytes, config: ImageConfig) -> Stream | Refused:
-    """Keep the chunks that decoding needs, and check their sums; of an animation that is its default image."""
+    """Keep the chunks that decoding needs, and check their sums; of an animation that is its default image.
+
+    A palette is kept where pixels are its indices; a mere suggestion (PNG, 11.2.2) is not. IEND is empty, whatever it
+    held.
+    """
     kept, view, at = [data[:8]], memoryview(data), 8
-    size, depth, frames, exif, icc, pixels = (0, 0), 0, 1, b"", b"", False
+    size, depth, colours, frames, exif, icc, pixels = (0, 0), 0, 0, 1, b"", b"", False
     while True:
         if at + 12 > len(data):
             if config.strict or not pixels:
@@ -143,15 +160,19 @@ def walk_png(data: bytes, config: ImageConfig) -> Stream | Refused:
         if kind in _PNG_KEPT:
             if config.strict and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
                 return Refused("damaged", f"chunk {kind.decode()} of the PNG has a wrong checksum")
-            kept.append(data[at:end])
+            if kind != b"IEND" and (kind != b"PLTE" or colours == _PNG_PALETTE):
+                kept.append(data[at:end])
             pixels = pixels or kind == b"IDAT"
         if kind == b"IHDR":
-            size, depth = struct.unpack_from(">II", data, at + 8), data[at + 16]
+            if length != _PNG_HEADER:
+                return Refused("damaged", f"the PNG's header has {length} bytes and not {_PNG_HEADER}")
+            size, (depth, colours) = struct.unpack_from(">II", data, at + 8), data[at + 16 : at + 18]
         elif kind == b"acTL" and not pixels and length >= 4:
             frames = max(1, int.from_bytes(data[at + 8 : at + 12], "big"))
         elif kind == b"eXIf":
             exif = data[at + 8 : end - 4]
         elif kind == b"IEND":
+            kept.append(_PNG_END)
             break
         elif kind not in _PNG_KEPT and _inflates_too_far(kind, data[at + 8 : end - 4]):
             return Refused("metadata_bomb", f"chunk {kind.decode()} of the PNG inflates to more than a mebibyte")
@@ -162,11 +183,11 @@ def walk_png(data: bytes, config: ImageConfig) -> Stream | Refused:
 
 
 def walk_webp(data: bytes, config: ImageConfig) -> Stream | Refused:
-    """Keep the pictures' chunks; of an animation the first frame."""
+    """Keep the picture's chunks, one of each kind; of an animation the first frame."""
     riff_end = 8 + int.from_bytes(data[4:8], "little")
     if riff_end > len(data):
         return _truncated(f"{riff_end - len(data)} bytes are missing at the end of the WebP")
-    kept: list[bytes] = []
+    kept: dict[bytes, bytes] = {}
     header, size, frames, exif, icc, at = b"", None, 0, b"", b"", 12
     while at + 8 <= riff_end:
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -176,13 +197,12 @@ def walk_webp(data: bytes, config: ImageConfig) -> Stream | Refused:
         body, chunk = data[at + 8 : end], data[at:end] + b"\0" * (length & 1)
         if kind == b"VP8X" and length >= 10:
             header = header or chunk
-        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM"):
-            kept.append(chunk)
-            size = size or _vp8_size(kind, body)
-        elif kind == b"ANMF":
-            frames += 1
-            if frames == 1:
-                kept.append(chunk)
+        elif kind in (b"VP8 ", b"VP8L"):
+            if size is None:  # the second picture is none
+                kept[kind], size = chunk, _vp8_size(kind, body)
+        elif kind in (b"ALPH", b"ANIM", b"ANMF"):
+            frames += kind == b"ANMF"
+            kept.setdefault(kind, chunk)
         elif kind == b"EXIF":
             exif = exif or body.removeprefix(_EXIF)
         elif kind == b"ICCP":
@@ -192,9 +212,11 @@ def walk_webp(data: bytes, config: ImageConfig) -> Stream | Refused:
     size = canvas if frames and canvas else size
     if size is None or (canvas and size != canvas):
         return Refused("damaged", "a WebP without a picture, or with one of another size than it says")
-    if header and (frames or any(chunk.startswith(b"ALPH") for chunk in kept)):
-        kept.insert(0, header[:8] + bytes([header[8] & 0x12]) + header[9:])  # flags: only alpha and animation
-    content = b"WEBP" + b"".join(kept)
+    if not frames:
+        kept.pop(b"ANIM", None)
+    needed = header and (frames or b"ALPH" in kept)
+    first = header[:8] + bytes([header[8] & 0x12]) + header[9:] if needed else b""  # flags: only alpha and animation
+    content = b"WEBP" + first + b"".join(kept.values())
     return Stream(b"RIFF" + struct.pack("<I", len(content)) + content, size, max(1, frames), exif, icc)
 
 

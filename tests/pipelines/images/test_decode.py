@@ -200,6 +200,12 @@ def test_samples_without_a_stated_white_are_unsupported(mode: str) -> None:
     assert isinstance(refused, Refused) and refused.reason == "unsupported" and repr(mode) in refused.detail
 
 
+@pytest.mark.parametrize(("name", "tag"), [("tiff_ccitt", 2), ("group3", 3), ("group4", 4)])
+def test_fax_whose_damaged_rows_would_be_what_memory_held_is_unsupported(name: str, tag: int) -> None:
+    data = encoded(Image.new("1", (16, 16)), "TIFF", compression=name)
+    assert examine(data, ALL) == Refused("unsupported", f"a TIFF of fax compression (CCITT, {tag})")
+
+
 def stored(upright: Image.Image, orientation: int) -> Image.Image:
     """The pixels as a camera stores them that turned: written out by hand, row and column for each case."""
     a = np.asarray(upright)

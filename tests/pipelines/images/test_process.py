@@ -93,6 +93,7 @@ def test_other_metadata_in_a_large_jpeg_change_no_hash() -> None:
     exif = Image.Exif()
     exif[0x010E] = "elsewhere"
     assert done(encoded(picture(1100, 1030), "JPEG", exif=exif, comment=b"x")).pixel_hash == done(data).pixel_hash
+    assert done(encoded(picture(1100, 1030), "JPEG", dpi=(300, 300))).pixel_hash == done(data).pixel_hash
     assert done(encoded(picture(1100, 1030, 1), "JPEG")).pixel_hash != done(data).pixel_hash
 
 

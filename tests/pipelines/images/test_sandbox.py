@@ -175,6 +175,18 @@ def test_a_child_that_cannot_start_says_why() -> None:
         Sandbox(CONFIG, function="no_such_module:process").process([b""])
 
 
+def test_a_child_killed_while_it_starts_is_started_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = tmp_path / "killed"
+    fault = (
+        f"if not os.path.exists({str(killed)!r}):\n    open({str(killed)!r}, 'w').close()\n    os.kill(os.getpid(), 9)"
+    )
+    (tmp_path / "fragile_decoder.py").write_text(f"import os\n{fault}\n{FAULTY}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Sandbox(CONFIG, function="fragile_decoder:process") as made:
+        assert made.process([IMAGES[0]]) == [answer(IMAGES[0])]
+    assert killed.exists()
+
+
 def test_a_closed_sandbox_leaves_no_child_and_may_be_used_again(faulty: Sandbox) -> None:
     faulty.process([b""])
     assert len(children(os.getpid())) == 1

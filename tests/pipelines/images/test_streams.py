@@ -89,6 +89,23 @@ def test_every_kind_of_jpeg_metadata_is_left_behind_and_its_tables_stay() -> Non
     assert stream.data == plain  # Pillow writes the same JFIF segment, and nothing else that is left behind
 
 
+def test_of_jfif_and_adobe_only_what_colours_mean_is_left() -> None:
+    plain = encoded(picture(), "JPEG")
+    jfif = [b"JFIF\0\1\2" + unit + b"\1\2\1\2\0\0" for unit in (b"\1", b"\2")]
+    adobe = b"Adobe\0\x65\x11\x22\x33\x44\1"
+    told = [segment(0xE0, one) for one in jfif] + [segment(0xEE, adobe + b"secret")] * 3 + [segment(0xEE, b"Adobe 2")]
+    stream = walk_jpeg(plain[:2] + b"".join(told) + plain[20:], CONFIG)
+    assert isinstance(stream, Stream)
+    assert stream.data == plain[:20] + segment(0xEE, b"Adobe\0\x64\0\0\0\0\1") + plain[20:]
+
+
+@pytest.mark.parametrize("code", [0xDC, 0xDE, 0xDF, 0xF0, 0xFD, 0x02, 0xBF, 0xC8])
+def test_no_segment_is_left_that_is_not_known_to_be_needed(code: int) -> None:
+    plain = encoded(picture(), "JPEG")
+    stream = walk_jpeg(plain[:20] + segment(code, b"secret") + plain[20:], CONFIG)
+    assert isinstance(stream, Stream) and stream.data == plain
+
+
 def test_metadata_between_the_scans_of_a_progressive_jpeg_is_left_behind() -> None:
     plain = encoded(picture(), "JPEG", progressive=True)
     second = plain.index(b"\xff\xda", plain.index(b"\xff\xda") + 2)
@@ -107,6 +124,15 @@ def test_png_metadata_are_left_behind_and_transparency_stays() -> None:
     stream = walk_png(after_header(plain, *extra), CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain and stream.exif == b"MM\0*secret"
     assert b"tRNS" in stream.data
+
+
+def test_a_png_has_no_room_for_more_than_pixels() -> None:
+    plain = encoded(picture(), "PNG")
+    stuffed = after_header(plain[:-12], chunk(b"PLTE", b"secret")) + chunk(b"IEND", b"secret")
+    stream = walk_png(stuffed, CONFIG)
+    assert isinstance(stream, Stream) and stream.data == plain
+    refused = walk_png(plain[:8] + chunk(b"IHDR", plain[16:29] + b"secret") + plain[33:], CONFIG)
+    assert refused == Refused("damaged", "the PNG's header has 19 bytes and not 13")
 
 
 def test_a_png_chunk_with_a_wrong_checksum_is_refused_unless_not_strict() -> None:
@@ -153,6 +179,14 @@ def test_webp_transparency_stays() -> None:
     stream = walk_webp(encoded(image, "WEBP", xmp=b"secret"), CONFIG)
     assert isinstance(stream, Stream) and b"secret" not in stream.data
     assert Image.open(io.BytesIO(stream.data)).getpixel((0, 0))[3] == 100
+
+
+@pytest.mark.parametrize("kind", [b"ANIM", b"VP8 ", b"VP8L", b"XMP ", b"ZZZZ"])
+def test_a_still_webp_is_one_picture_and_nothing_else(kind: bytes) -> None:
+    plain = encoded(picture(), "WEBP")
+    content = plain[8:] + kind + struct.pack("<I", 28) + b"secret".ljust(28)
+    stream = walk_webp(b"RIFF" + struct.pack("<I", len(content)) + content, CONFIG)
+    assert isinstance(stream, Stream) and stream.data == plain
 
 
 def test_a_webp_of_another_size_than_its_canvas_is_damaged() -> None:
