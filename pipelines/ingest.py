@@ -220,7 +220,7 @@ def run(inputs: Sequence[str], output: str, source: str, config: IngestConfig, o
     """Read `inputs` into a dataset directory and print the summary."""
     corpus = Corpus(source)
     found = find_files(inputs, config.read)
-    refuse_overlap([file.path for file in found.files], output)
+    refuse_overlap([file.path for file in found.files if file.refused is None], output)
     tasks = plan(found.files, config.read)
     with begin(STAGE, output, config, options) as stage:
         reports = stage.pipeline("read", lambda p: build(p, tasks, corpus, stage.root, stage.scratch("ids"), config))

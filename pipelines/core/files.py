@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -171,15 +171,65 @@ def list_tree(directory: str) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def _walk(directory: str, above: tuple[str, ...], found: list[tuple[str, int]]) -> None:
+class Tree(NamedTuple):
+    """The files below a directory as (path, bytes), and the links that were not followed; each sorted by path.
+
+    outside: links that lead out of the directory. broken: links that lead nowhere, or in a circle.
+    """
+
+    files: list[tuple[str, int]]
+    outside: list[str]
+    broken: list[str]
+
+
+def list_untrusted(directory: str, follow: bool = False) -> Tree:
+    """List as `list_tree` does, for a directory that somebody else filled: links are sorted out instead of believed.
+
+    follow: links that lead out are followed too. The directory itself may be a link.
+    """
+    if is_remote(directory):
+        return Tree(list_tree(directory), [], [])
+    tree = Tree([], [], [])
+    if Path(directory).is_dir():
+        _walk(directory, (), tree.files, _Links(directory, follow, tree))
+    return Tree(*(sorted(found) for found in tree))
+
+
+def leads_out(path: str, directory: str) -> bool:
+    """Whether a path, all its links followed, does not lie in a directory; both are on a local disk."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
+
+
+class _Links:
+    """What becomes of links while an untrusted directory is listed."""
+
+    def __init__(self, root: str, follow: bool, tree: Tree) -> None:
+        self._root, self._follow, self._tree = root, follow, tree
+
+    def refuse(self, path: str) -> bool:
+        """Note a link that is not to be followed; False for one that is."""
+        if not os.path.exists(path):  # noqa: PTH110  (Path.exists raises where a folder may not be looked into)
+            self._tree.broken.append(path)
+        elif not self._follow and leads_out(path, self._root):
+            self._tree.outside.append(path)
+        else:
+            return False
+        return True
+
+
+def _walk(
+    directory: str, above: tuple[str, ...], found: list[tuple[str, int]], links: _Links | None = None
+) -> None:  # fmt: skip
     here = os.path.realpath(directory)
     if here in above:
         return
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
+                if links is not None and entry.is_symlink() and links.refuse(entry.path):
+                    continue
                 if entry.is_dir():
-                    _walk(entry.path, (*above, here), found)
+                    _walk(entry.path, (*above, here), found, links)
                 elif entry.is_file():
                     found.append((entry.path, entry.stat().st_size))
                 elif entry.is_symlink() and not Path(entry.path).exists():

@@ -38,6 +38,7 @@ class ImageReadConfig:
     label_from: where nothing else gives a label: 'parent', the folder that the image lies in; 'top', the first folder
     below the input or in the archive; 'none'. Images that lie in no folder have none.
     class_names: names of the classes by number, from 0, for labels that are numbers.
+    follow_links: read what links in folders lead to also where that lies outside the input; for folders you trust.
     """
 
     image_field: str | None = None
@@ -46,12 +47,15 @@ class ImageReadConfig:
     file_field: str | None = None
     label_from: str = "parent"
     class_names: tuple[str, ...] = ()
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if self.label_from not in ("parent", "top", "none"):
-            raise ReadError(f"images.label_from is {self.label_from!r}; it must be 'parent', 'top' or 'none'")
+            raise ReadError(f"read.images.label_from is {self.label_from!r}; it must be 'parent', 'top' or 'none'")
         if self.image_field == "" or self.file_field == "":
-            raise ReadError("images.image_field and images.file_field cannot be empty; null tries the usual names")
+            raise ReadError(
+                "read.images.image_field and read.images.file_field cannot be empty; null tries the usual names"
+            )
         named = [name for name in (self.image_field, self.label_field, self.caption_field, self.file_field) if name]
         if len(set(named)) < len(named):
             raise ReadError(f"one field of images is named twice: {', '.join(named)}")
@@ -110,7 +114,7 @@ class ReadConfig:
             if len(getattr(self, name)) != 1:
                 raise ReadError(f"{name} is {getattr(self, name)!r}; it must be one character")
         if self.on_unknown not in ("error", "skip"):
-            raise ReadError(f"on_unknown is {self.on_unknown!r}; it must be 'error' or 'skip'")
+            raise ReadError(f"read.on_unknown is {self.on_unknown!r}; it must be 'error' or 'skip'")
         if not 10 <= self.zstd_window_log <= 31:
             raise ReadError(f"zstd_window_log is {self.zstd_window_log}; it must lie between 10 and 31")
 
@@ -138,7 +142,8 @@ class InputFile:
     relative: the path below the source's root, with '/', which is all that records know of it.
     size: bytes on disk. format: 'jsonl', 'parquet', 'delimited', 'plain', 'arrow', 'html', 'warc' or 'wikidump'; of
     images 'image', 'tar', 'parquet', 'arrow', 'list' or 'idx'. listed: of an image that a list names.
-    beside: the paths of the files that say something of an image.
+    beside: the paths of the files that say something of an image. refused: of a link that is not followed (format
+    'link') the ledger's reason.
     """
 
     path: str
@@ -149,6 +154,7 @@ class InputFile:
     end: int | None = None
     listed: Listed | None = None
     beside: tuple[str, ...] = ()
+    refused: str | None = None
 
 
 class Document(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ IMAGE_FORMATS = {
     "arrow": FORMATS["arrow"],
     "list": (".jsonl", ".ndjson", ".jsonlines", ".csv", ".tsv", ".tab"),
 }
+OUTSIDE, MISSING = "path_outside", "missing_file"  # of links of images that are not followed: the ledger's reasons
 KEYED = ("warc", "wikidump")  # formats whose records have ids of their own
 _SUFFIXES = {
     kind: {suffix: name for name, suffixes in formats.items() for suffix in suffixes}
@@ -60,8 +61,8 @@ class ReadTask:
 
 @dataclass(frozen=True)
 class Found:
-    """The files of the inputs by relative path, and the paths that were passed over (only with on_unknown 'skip',
-    and README files beside data: dataset cards)."""
+    """The files of the inputs by relative path, and the paths that were passed over: with on_unknown 'skip', README
+    files beside data (dataset cards), and of images links that are not followed where a file says something of one."""
 
     files: tuple[InputFile, ...]
     skipped: tuple[str, ...]
@@ -91,8 +92,9 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
     A directory stands for all its files at any depth but hidden ones and `_meta`; a directory of `save_to_disk` or
     of Gristmill for the data files that its own lists name. Relative paths begin at the directory, at the last folder
     before a pattern's first wildcard, or at a file's own folder. Of images, files that a list names carry what it says
-    of them; NAME.txt, NAME.json, NAME.cls, and labels in IDX go with the images of that name. Raises ReadError where
-    an input matches nothing, a file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or
+    of them; NAME.txt, NAME.json, NAME.cls, and labels in IDX go with the images of that name; a link that leads out of
+    its input (unless config.images.follow_links) or nowhere is a file of format 'link'. Raises ReadError where an input
+    matches nothing, a file has no reader (unless config.on_unknown is 'skip'), or two inputs give one file or
     one relative path.
     """
     if not inputs:
@@ -100,8 +102,10 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
     found: list[InputFile] = []
     skipped: list[str] = []
     for given in inputs:
-        root, listing, explicit = _expand(given)
-        chosen, passed_over = _choose(root, listing, explicit, config.kind)
+        root, listing, links, explicit = _expand(given, config)
+        chosen, passed_over = _choose(root, listing, links, explicit, config.kind)
+        refused = [_refused(path, links[path], root) for path, _ in chosen if path in links]
+        chosen = [entry for entry in chosen if entry[0] not in links]
         formats = {path: file_format(path, config.kind) for path, _ in chosen}
         beside = _sidecars(formats) if config.kind == IMAGES else {}
         claimed = {path for paths in beside.values() for path in paths}
@@ -111,18 +115,20 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
             raise ReadError(
                 f"no reader for {', '.join(files.redact(path) for path in unknown[:3])}{more}; known suffixes"
                 f"{' of images' if config.kind == IMAGES else ''}: {' '.join(_SUFFIXES[config.kind])} "
-                f"({_COMPRESSED[config.kind]} also .gz .zst .bz2 .xz); on_unknown: skip passes such files over"
+                f"({_COMPRESSED[config.kind]} also .gz .zst .bz2 .xz); read.on_unknown: skip passes such files over"
             )
-        skipped += [*passed_over, *unknown]
+        skipped += [*passed_over, *unknown, *(file.path for file in refused if _beside_images(file.path))]
         usable = [
             InputFile(path, files.relative(path, root), size, name, beside=beside.get(path, ()))
             for path, size in chosen
             if (name := formats[path])
         ]
-        if config.kind == IMAGES:
-            usable = lists.expand([file for file in usable if file.format != "idx_labels"], root, config)
         if not usable:
-            raise ReadError(f"{files.redact(given)} holds no file that a reader knows")
+            aside = f"; {len(refused)} links lead out of it (read.images.follow_links) or nowhere" if refused else ""
+            raise ReadError(f"{files.redact(given)} holds no file that a reader knows{aside}")
+        if config.kind == IMAGES:
+            usable += [file for file in refused if not _beside_images(file.path)]
+            usable = lists.expand([file for file in usable if file.format != "idx_labels"], root, config)
         found += usable
     found.sort(key=lambda file: (file.relative, file.path, file.listed.number if file.listed else 0))
     _refuse_repeats(found)
@@ -167,19 +173,29 @@ def _can_be_cut(file: InputFile) -> bool:
     return sniff(head) is None and other_encoding(head) is None
 
 
-def _expand(given: str) -> tuple[str, list[tuple[str, int]], bool]:
-    """The root, the (path, bytes) found, and whether they were named one by one or by a pattern."""
+def _expand(given: str, config: ReadConfig) -> tuple[str, list[tuple[str, int]], dict[str, str], bool]:
+    """The root, the (path, bytes) found, the links that are not followed with the reason, and whether these were named
+    one by one or by a pattern."""
     listing = files.match(given) if given else []
+    wary = config.kind == IMAGES and not config.images.follow_links and files.is_local(given)
     if listing:
         if len(listing) == 1 and listing[0][0] == given:
-            return _parent(given), listing, True
-        return _parent(given[: files.GLOB.search(given).start()]), listing, True  # type: ignore[union-attr]
+            return _parent(given), listing, {}, True
+        root = _parent(given[: files.GLOB.search(given).start()])  # type: ignore[union-attr]
+        links = {path: OUTSIDE for path, _ in listing if wary and files.leads_out(path, root)}
+        return root, [entry for entry in listing if entry[0] not in links], links, True
     if files.is_local(given) and Path(given).exists() and not Path(given).is_dir():
         raise ReadError(f"{given} is not a regular file")
-    listing = [] if files.has_glob(given) and files.is_remote(given) else files.list_tree(given) if given else []
-    if not listing:
+    links = {}
+    if given and not (files.has_glob(given) and files.is_remote(given)):
+        if config.kind == IMAGES:
+            listing, outside, broken = files.list_untrusted(given, config.images.follow_links)
+            links = dict.fromkeys(outside, OUTSIDE) | dict.fromkeys(broken, MISSING)
+        else:
+            listing = files.list_tree(given)
+    if not listing and not links:
         raise ReadError(f"no file matches {files.redact(given)!r}")
-    return given, listing, False
+    return given, listing, links, False
 
 
 def _parent(path: str) -> str:
@@ -188,12 +204,13 @@ def _parent(path: str) -> str:
 
 
 def _choose(
-    root: str, listing: list[tuple[str, int]], explicit: bool, kind: str
-) -> tuple[list[tuple[str, int]], list[str]]:  # fmt: skip
-    """The files of an input that are data, and the dataset cards among the rest."""
-    visible = listing if explicit else [entry for entry in listing if not _hidden(files.relative(entry[0], root))]
+    root: str, listing: list[tuple[str, int]], links: Collection[str], explicit: bool, kind: str
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """The files and links of an input that are data, and the dataset cards among the rest."""
+    entries = [*listing, *((path, 0) for path in links)]
     if explicit:
-        return visible, []
+        return entries, []
+    visible = [entry for entry in entries if not _hidden(files.relative(entry[0], root))]
     sizes = dict(listing)
     claimed: dict[str, list[str]] = {}
     for found in (_manifests(root, sizes, kind), _dataset_dicts(root, sizes), _states(root, sizes)):
@@ -204,7 +221,8 @@ def _choose(
     for folder, paths in sorted(claimed.items()):
         for path in paths:
             if path not in sizes:
-                raise ReadError(f"{files.redact(folder)} lists {files.redact(path)}, which does not exist")
+                what = "is a link that is not followed" if path in links else "does not exist"
+                raise ReadError(f"{files.redact(folder)} lists {files.redact(path)}, which {what}")
             chosen.append((path, sizes[path]))
     cards_are = "plain" if kind == TEXT else None
     if all(file_format(path, kind) in (cards_are, None) for path, _ in chosen):
@@ -253,6 +271,15 @@ def _index_files(root: str, sizes: dict[str, int], name: str) -> Iterator[tuple[
         if below == inside + name and (not inside or inside.endswith("/")) and not _hidden(inside):
             with files.open_read(path) as raw:
                 yield path[: len(path) - len(name)].rstrip("/\\") or root, raw.read()
+
+
+def _refused(path: str, reason: str, root: str) -> InputFile:
+    return InputFile(path, files.relative(path, root), 0, "link", refused=reason)
+
+
+def _beside_images(path: str) -> bool:
+    """Whether a file of that name would say something of images, and be none."""
+    return path.rpartition(".")[2].lower() in SIDECARS or file_format(path, IMAGES) == "idx_labels"
 
 
 def _sidecars(formats: Mapping[str, str | None]) -> dict[str, tuple[str, ...]]:

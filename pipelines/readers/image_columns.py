@@ -125,7 +125,7 @@ def _image_column(schema: pa.Schema, file: InputFile, config: ReadConfig, featur
             return name
     raise ReadError(
         f"{file.relative}: no column of image bytes has a usual name ({', '.join(IMAGE_FIELDS)}); name it by "
-        f"images.image_field, or leave the file out; it holds {_shown(schema)}"
+        f"read.images.image_field, or leave the file out; it holds {_shown(schema)}"
     )
 
 

@@ -39,7 +39,8 @@ def read_image(file: InputFile, config: ReadConfig) -> Iterator[Item]:
     leads out of the list's folder).
     """
     said = file.listed
-    if said is not None and files.is_local(file.path) and _leaves(file.path, said.folder):
+    local = said is not None and files.is_local(file.path) and not config.images.follow_links
+    if said is not None and local and files.leads_out(file.path, said.folder):
         yield Reject(said.number, "path_outside", f"{said.where} names it, and a link leads out of the list's folder")
         return
     try:
@@ -87,16 +88,23 @@ def _unlisted(file: InputFile, data: bytes, name: str, config: ReadConfig) -> Im
     return Image(data, name, fields.key, label, fields.caption, fields.metadata)
 
 
-def _leaves(path: str, folder: str) -> bool:
-    return not Path(path).resolve().is_relative_to(Path(folder).resolve())
+def refuse_link(file: InputFile, config: ReadConfig) -> Iterator[Item]:
+    """Yield the dead letter of a link that discovery does not follow: 'path_outside' or 'missing_file'."""
+    assert file.refused is not None
+    yield Reject(0, file.refused, _LINKS[file.refused])
 
 
 def _is_file(path: str) -> bool:
     return Path(path).is_file() if files.is_local(path) else files.exists(path)
 
 
+_LINKS = {
+    "path_outside": "a link leads out of the input; read.images.follow_links: true reads what it leads to",
+    "missing_file": "a link leads nowhere, or in a circle",
+}
 READERS: Readers = {
     "image": read_image,
+    "link": refuse_link,
     "tar": samples.read,
     "parquet": image_columns.read_parquet,
     "arrow": image_columns.read_arrow,

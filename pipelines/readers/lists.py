@@ -77,7 +77,8 @@ def _row(number: int, item: Document | Reject, config: ReadConfig) -> Row | Reje
     if not name or name.endswith("/") or clean == ".":
         return Reject(number, "missing_path", "the path is empty, or that of a folder")
     if name.startswith(("/", "\\")) or clean == ".." or clean.startswith("../") or _URL.match(name) or "\0" in name:
-        return Reject(number, "path_outside", "the path is absolute, a URL, or leads out of the list's folder")
+        detail = "the path is absolute, a URL (nothing is downloaded), or leads out of the list's folder"
+        return Reject(number, "path_outside", detail)
     try:
         fields = from_record(orjson.loads(item.metadata or b"{}"), config)
     except Unusable as error:
@@ -107,13 +108,13 @@ def expand(found: Sequence[InputFile], root: str, config: ReadConfig) -> list[In
             relative = posixpath.join(folder, row.name)
             known = images.get(relative)
             if known is None and sizes is None:
-                sizes = {files.relative(path, root): size for path, size in files.list_tree(root)}
+                sizes = {files.relative(path, root): size for path, size in files.list_untrusted(root).files}
             size = known.size if known is not None else (sizes or {}).get(relative, 0)
             path = known.path if known is not None else files.join(root, *relative.split("/"))
             said = Listed(f"{one.relative}@{row.position}", place, times[relative], *row.fields)
             times[relative] += 1
             listed.append(InputFile(path, relative, size, "image", listed=said))
-    return [file for file in found if file.relative not in times or file.format != "image"] + listed
+    return [file for file in found if file.relative not in times or file.format not in ("image", "link")] + listed
 
 
 def _is_csv(path: str) -> bool:
@@ -151,8 +152,9 @@ def _file_field(file: InputFile, names: list[str], config: ReadConfig) -> str:
     field = next((name for name in FILE_FIELDS if name in names), None)
     if field is None:
         raise ReadError(
-            f"{file.relative}: no field has a usual name for paths ({', '.join(FILE_FIELDS)}); name it by "
-            f"images.file_field, or leave the file out; it holds {_shown(names)}"
+            f"{file.relative}: no field has a usual name for paths of files ({', '.join(FILE_FIELDS)}); name it by "
+            "read.images.file_field, or leave the file out (URLs are not downloaded: fetch them first, for instance "
+            f"with img2dataset, and read its output); it holds {_shown(names)}"
         )
     return field
 

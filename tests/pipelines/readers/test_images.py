@@ -184,7 +184,8 @@ def test_ids_of_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "settings", "message"),
     [
-        ("l.csv", "foto,caption\na.jpg,x\n", {}, r"l\.csv: no field has a usual name for paths .*images\.file_field"),
+        ("l.csv", "foto,caption\na.jpg,x\n", {}, r"l\.csv: no field .* for paths .*read\.images\.file_field"),
+        ("l.csv", "url,caption\nhttp://a/b.jpg,x\n", {}, "URLs are not downloaded: fetch them first.* img2dataset"),
         ("l.jsonl", '{"foto": "a.jpg"}\n', {}, "no field has a usual name for paths"),
         ("l.csv", "path\na.jpg\n", {"caption_field": "alt"}, "no column 'alt' for the caption"),
         ("l.csv", "path\na.jpg\n", {"file_field": "foto"}, "no column 'foto' for the path"),
@@ -201,6 +202,64 @@ def test_a_list_that_cannot_be_meant_stops_the_run(
 def test_an_empty_list_names_nothing(tmp_path: Path) -> None:
     write(tmp_path, **{"a.jpg": b"a", "l.csv": b"", "m.jsonl": b""})
     assert len(read(tmp_path)[0]) == 1
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def linked(tmp_path: Path) -> Path:
+    write(tmp_path / "outside", **{"secret.jpg": b"secret", "secret.txt": b"secret", "猫/1.jpg": b"secret"})
+    root = write(tmp_path / "in", **{"a.jpg": b"a", "b/c.jpg": b"c"})
+    for name, target in (
+        ("x.jpg", "../outside/secret.jpg"), ("a.txt", "../outside/secret.txt"), ("猫", "../outside/猫"),
+        ("chain.jpg", "x.jpg"), ("gone.jpg", "nowhere"), ("a.json", "nowhere"), ("loop.jpg", "loop.jpg"),
+        (".hidden.jpg", "../outside/secret.jpg"), ("README.md", "../outside/secret.txt"),
+        ("b/again.jpg", "../a.jpg"), ("d", "b"), ("b/up", ".."),
+    ):  # fmt: skip
+        (root / name).symlink_to(target)
+    return root
+
+
+def test_links_of_a_folder_show_nothing_outside_and_stop_nothing(tmp_path: Path) -> None:
+    root = linked(tmp_path)
+    expected = [("a.jpg", None, None), ("b/again.jpg", "b", None), ("b/c.jpg", "b", None),
+                ("d/again.jpg", "d", None), ("d/c.jpg", "d", None)]  # fmt: skip
+    dead = [("chain.jpg@0", "path_outside"), ("gone.jpg@0", "missing_file"), ("loop.jpg@0", "missing_file"),
+            ("x.jpg@0", "path_outside"), ("猫@0", "path_outside")]  # fmt: skip
+    rows, refused = read(root)
+    assert (told(rows), refused) == (expected, dead)
+    skipped = find_files([str(root)], config()).skipped
+    assert [Path(path).name for path in skipped] == ["README.md", "a.json", "a.txt"]
+    (tmp_path / "the input").symlink_to(root)
+    assert told(read(tmp_path / "the input")[0]) == expected
+    assert told(read(root / "x.jpg")[0]) == [("x.jpg", None, None)], "a link that the user names is meant"
+    rows, refused = read(f"{root}/*.jpg")
+    assert [row["path"] for row in rows] == ["a.jpg"]
+    assert refused == [(f"{name}.jpg@0", "path_outside") for name in (".hidden", "chain", "x")]
+
+
+def test_links_are_followed_where_the_folder_is_trusted(tmp_path: Path) -> None:
+    rows, dead = read(linked(tmp_path), images=ImageReadConfig(follow_links=True))
+    assert dead == [("gone.jpg@0", "missing_file"), ("loop.jpg@0", "missing_file")]
+    assert [row["path"] for row in rows if row["image"]["bytes"] == b"secret"] == ["chain.jpg", "x.jpg", "猫/1.jpg"]
+    assert rows[0]["caption"] == "secret"
+
+
+def test_a_list_that_names_links_gets_one_row_for_each(tmp_path: Path) -> None:
+    root = linked(tmp_path)
+    (root / "l.csv").write_text("path\nx.jpg\nloop.jpg\n猫/1.jpg\na.jpg\n", encoding="utf-8")
+    rows, dead = read(root)
+    assert ("x.jpg@0", "path_outside") in dead and ("猫/1.jpg@0", "path_outside") in dead
+    assert ("loop.jpg@0", "missing_file") in dead and len(dead) == 6 and len(rows) == 5
+
+
+def test_a_folder_of_nothing_but_links_out_of_it_stops_the_run(tmp_path: Path) -> None:
+    target = write(tmp_path / "blobs", **{"1": b"1"}) / "1"
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "a.jpg").symlink_to(target)
+    with pytest.raises(ReadError, match=r"1 links lead out of it \(read\.images\.follow_links\) or nowhere"):
+        read(tmp_path / "snapshot")
+    assert len(read(tmp_path / "snapshot", images=ImageReadConfig(follow_links=True))[0]) == 1
 
 
 # --- discovery --------------------------------------------------------------------------------------------------------
@@ -224,7 +283,9 @@ def test_files_of_text_are_unknown_and_cards_are_passed_over(tmp_path: Path) -> 
     found = find_files([str(tmp_path)], config())
     assert [file.relative for file in found.files] == ["a.jpg"] and len(found.skipped) == 2
     write(tmp_path, **{"notes.txt": b"x"})
-    with pytest.raises(ReadError, match=r"no reader for .*notes\.txt; known suffixes of images: \.jpg"):
+    with pytest.raises(
+        ReadError, match=r"no reader for .*notes\.txt; known suffixes of images: \.jpg.* read\.on_unknown: skip"
+    ):
         find_files([str(tmp_path)], config())
     assert len(find_files([str(tmp_path)], config(on_unknown="skip")).skipped) == 3
 
