@@ -192,7 +192,7 @@ def list_untrusted(directory: str, follow: bool = False) -> Tree:
     tree = Tree([], [], [])
     if Path(directory).is_dir():
         _walk(directory, (), tree.files, _Links(directory, follow, tree))
-    return Tree(*(sorted(found) for found in tree))
+    return Tree(sorted(tree.files), sorted(tree.outside), sorted(tree.broken))
 
 
 def leads_out(path: str, directory: str) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pipelines.readers.base import MIB, CorruptFile, Reject
 
 BLOCK = 512
+_END_BLOCKS = 2  # of zeros, at least: an archive's end mark
 _EXTENSION_BYTES = MIB  # of a header that extends the next one: a name, or pax records
 _PAX = re.compile(rb"(\d{1,9}) ([^=]+)=")
 _REFUSED = {
@@ -71,11 +72,13 @@ class _Source:
 def walk(chunks: Iterator[bytes], limit: int, wanted: Callable[[str], bool]) -> Iterator[Member | Reject]:
     """Yield the regular files of an archive; the data of those whose name is `wanted`, of at most `limit` bytes.
 
-    Names are relative paths with '/'; bytes that are not UTF-8 become \\xNN. Rejects: 'unsafe_path' (absolute, or
-    with '..'), 'link', 'special_file', 'unsupported_member' (sparse files and other kinds), 'too_large' (longer than
-    `limit`; nothing of it is held), 'corrupt_header' (once for a stretch: the next header is searched),
-    'truncated_file' (the archive stops inside a member, or without its end mark), and what the decompression reports.
-    Archives that were joined are read on behind the first one's end.
+    Names are relative paths with '/'; NUL and bytes that are not UTF-8 become \\xNN. Rejects: 'unsafe_path' (absolute,
+    or with '..'), 'link', 'special_file', 'unsupported_member' (sparse files and other kinds), 'too_large' (longer
+    than `limit`; nothing of it is held), 'corrupt_header' (once for a stretch: the next header is searched; also for an
+    extension that cannot be read and its member, whose name nobody knows), 'truncated_file' (the archive stops
+    inside a member, or without its end mark: two blocks of zeros, POSIX.1-2017, pax, 'ustar Interchange Format'),
+    'archive_gap' (blocks of zeros, and behind them the archive goes on: others were joined to it, or a hole covers
+    members; it is read on), and what the decompression reports.
     """
     source = _Source(chunks)
     try:
@@ -87,24 +90,30 @@ def walk(chunks: Iterator[bytes], limit: int, wanted: Callable[[str], bool]) -> 
 def _walk(source: _Source, limit: int, wanted: Callable[[str], bool]) -> Iterator[Member | Reject]:
     long_name: str | None = None
     pax: dict[str, str] = {}
-    ended = lost = False
+    unknown = lost = False  # unknown: the extension of the next header could not be read
+    zeros = 0
     while True:
         position = source.at
         block = source.read(BLOCK)
         if source.short:
-            if block or not ended:
+            if block or zeros < _END_BLOCKS:
                 yield Reject(position, "truncated_file", "the archive stops without its end mark: members may be lost")
             return
         if not block.strip(b"\0"):
-            ended = True
+            zeros += 1
             continue
         header = _parse(block, lost)
         if header is None:
             if not lost:
                 yield Reject(position, "corrupt_header", "no tar header stands here; the next one is searched")
             lost = True
+            long_name, pax, unknown = None, {}, False
             continue
-        ended = lost = False
+        if zeros and not lost:
+            detail = f"{zeros} blocks of zeros end here, and the archive goes on: it was joined, or members are lost"
+            yield Reject(position - BLOCK, "archive_gap", detail)
+            long_name, pax, unknown = None, {}, False
+        zeros, lost = 0, False
         if header.type in (tarfile.GNUTYPE_LONGNAME, _LONG_LINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, _GLOBAL):
             data = _data(source, header.size, _EXTENSION_BYTES)
             try:
@@ -115,13 +124,28 @@ def _walk(source: _Source, limit: int, wanted: Callable[[str], bool]) -> Iterato
                 elif header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
                     pax = _pax(data)
             except ValueError as error:
-                yield Reject(position, "corrupt_header", f"the extension of a header cannot be read: {error}")
+                unknown = unknown or header.type not in (_LONG_LINK, _GLOBAL)
+                what = "the extension of a header cannot be read, so its member is not taken"
+                yield Reject(position, "corrupt_header", f"{what}: {error}")
+            continue
+        if unknown:
+            yield from _pass_over(source, header, position)
+            if source.short:
+                return
+            long_name, pax, unknown = None, {}, False
             continue
         name = pax.get("path") or long_name or header.name
         yield from _member(source, header, position, name, pax, limit, wanted)
         if source.short:
             return
         long_name, pax = None, {}
+
+
+def _pass_over(source: _Source, header: tarfile.TarInfo, position: int) -> Iterator[Reject]:
+    """Skip a member that is accounted for already."""
+    for item in _member(source, header, position, header.name, {}, 0, lambda _: False):
+        if isinstance(item, Reject) and item.reason == "truncated_file":
+            yield item
 
 
 def _member(
@@ -214,7 +238,7 @@ def _relative(name: str) -> str | None:
         or re.match(r"[A-Za-z]:[/\\]", name)
     ):
         return None
-    return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "/".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def _shown(name: str) -> str:

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parent))  # the writer of archives
 from image_files import member, tar_bytes
 
 NAMES = st.text(st.characters(exclude_characters="/\0\\", exclude_categories=["Cs"]), min_size=1, max_size=60)
-A, B, C = (("a.jpg", b"A" * 700), ("b.jpg", b"B" * 512), ("c.jpg", b""))
+A, B, C, D = (("a.jpg", b"A" * 700), ("b.jpg", b"B" * 512), ("c.jpg", b""), ("d.jpg", b"D"))
 
 
 def by_tarfile(data: bytes) -> list[str]:
@@ -104,7 +104,9 @@ def test_an_archive_cut_between_two_members_is_told_from_one_that_ends() -> None
     whole = tar_bytes([A, B])
     assert found(whole[:1536]) == [A, "truncated_file"]  # tarfile itself takes this for the end
     assert by_tarfile(whole[:1536]) == ["a.jpg"]
-    assert found(whole[: 1536 + 1024 + 512]) == [A, B], "half an end mark: nothing is missing"
+    assert found(whole[: 1536 + 1024 + 512]) == [A, B, "truncated_file"], "half an end mark"
+    assert found(whole[: 1536 + 1024 + 1024]) == [A, B]
+    assert found(whole[:1536] + bytes(512)) == [A, "truncated_file"]
     assert found(b"") == ["truncated_file"]
 
 
@@ -128,8 +130,45 @@ def test_a_file_that_is_no_archive_is_one_dead_letter() -> None:
     assert found(b"short") == ["truncated_file"]
 
 
-def test_archives_that_were_joined_are_read_on() -> None:
-    assert found(tar_bytes([A]) + tar_bytes([B])) == [A, B]
+def test_archives_that_were_joined_are_read_on_and_the_gap_is_told() -> None:
+    first = tar_bytes([A])
+    assert found(first + tar_bytes([B])) == [A, "archive_gap", B]
+    gap = walk(first + tar_bytes([B]))[1]
+    assert isinstance(gap, Reject) and gap.position == len(first) - 512
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (1536, 2560, [A, "archive_gap", C, D]),  # all of B
+        (2560, 3072, [A, B, "archive_gap", D]),  # C, which is a header alone: one block
+        (1536, 3584, [A, "corrupt_header"]),  # B, C, and the header of D
+    ],
+)
+def test_a_hole_of_zeros_that_covers_members_is_no_end(start: int, end: int, expected: list[object]) -> None:
+    data = bytearray(tar_bytes([A, B, C, D]))  # headers at 0, 1536, 2560, 3072
+    data[start:end] = bytes(end - start)
+    assert found(bytes(data)) == expected
+
+
+def test_zeros_inside_a_stretch_that_is_lost_are_no_second_loss() -> None:
+    data = bytearray(tar_bytes([A, ("b.jpg", b"x" * 512 + bytes(1024)), C]))
+    data[1536 + 20] ^= 1
+    assert found(bytes(data)) == [A, "corrupt_header", C]
+
+
+def test_a_name_of_an_extension_is_not_given_to_a_member_behind_damage() -> None:
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 9
+    extension = long.tobuf(tarfile.GNU_FORMAT) + b"wrong.jpg".ljust(512, b"\0")
+    assert found(extension + bytes(512) + tar_bytes([A])) == ["archive_gap", A]
+    assert found(extension + b"?" * 512 + tar_bytes([A])) == ["corrupt_header", A]
+    assert found(extension + tar_bytes([A])) == [("wrong.jpg", A[1])]
+
+
+def test_a_zero_byte_does_not_stay_in_a_name() -> None:
+    data = tar_bytes([("猫a?b.jpg", b"1")], tarfile.PAX_FORMAT)
+    assert found(data.replace("猫a?b.jpg".encode(), "猫a\0b.jpg".encode(), 1)) == [("猫a\\x00b.jpg", b"1")]
 
 
 @pytest.mark.parametrize("size", [8 << 30, 1 << 60])
@@ -179,10 +218,10 @@ def test_members_that_nobody_wants_are_not_read() -> None:
 def test_a_long_name_or_pax_record_that_cannot_be_read_is_a_dead_letter() -> None:
     data = tar_bytes([("汉.jpg", b"1"), A], tarfile.PAX_FORMAT)
     broken = data.replace(b" path=", b"!path=", 1)
-    assert found(broken)[0] == "corrupt_header" and found(broken)[-1] == A
+    assert found(broken) == ["corrupt_header", A], "under its short name it would be another image"
     huge = tarfile.TarInfo("././@LongLink")
     huge.type, huge.size = tarfile.GNUTYPE_LONGNAME, 2 << 20
-    assert found(huge.tobuf(tarfile.GNU_FORMAT) + bytes(2 << 20) + tar_bytes([A])) == ["corrupt_header", A]
+    assert found(huge.tobuf(tarfile.GNU_FORMAT) + bytes(2 << 20) + tar_bytes([A, B])) == ["corrupt_header", B]
 
 
 def test_a_damaged_compression_ends_the_archive_with_its_own_reason() -> None:
