@@ -9,6 +9,7 @@ from __future__ import annotations
 from PIL import Image
 
 from pipelines.images import thumbnail
+from pipelines.images.bare import bare
 from pipelines.images.config import LONGEST, LONGEST_DETAIL, ImageConfig, Processed, Refused
 from pipelines.images.decode import Source, decode, examine, flatten, turn_upright
 from pipelines.images.encode import encode, encoding_of
@@ -45,9 +46,10 @@ def _process(data: bytes, config: ImageConfig) -> Processed | Refused:
         pixel_hash = thumbnail.stream_hash(upright, source.orientation, source.stream.data)
     else:
         pixel_hash = thumbnail.pixel_hash(flat)
+    output = None
     if (width, height) == upright and _is_final(source, first, encoding, config):
-        output = source.stream.data
-    else:
+        output = bare(source.format, source.stream.data)
+    if output is None:
         picture = _picture(source, first, flat, config)
         if isinstance(picture, Refused):
             return picture
@@ -57,7 +59,7 @@ def _process(data: bytes, config: ImageConfig) -> Processed | Refused:
 
 
 def _is_final(source: Source, image: Image.Image, encoding: str, config: ImageConfig) -> bool:
-    """Tell whether the compressed data, without its metadata, are the output as they are."""
+    """Tell whether the compressed data, without its metadata, are the output as they are, where they are `bare`."""
     return (
         source.format.lower() == encoding
         and source.orientation == 1

@@ -18,7 +18,7 @@ _MOST_DEFLATE_RATIO = 1032  # of zlib, by its own documentation
 _EXIF = b"Exif\0\0"
 
 # A marker, but no stuffed zero, fill byte or restart marker: what ends compressed data (ITU-T T.81, B.1.1.2).
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # sequential and progressive, Huffman and arithmetic: what libjpeg decodes
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
@@ -62,7 +62,7 @@ def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
     icc: list[bytes] = []
     jfif = adobe = False
     while True:
-        marker = _MARKER.search(data, at)
+        marker = MARKER.search(data, at)
         if marker is None:
             if config.strict or not scans:
                 return _truncated("no EOI marker at the end of the JPEG")
@@ -96,7 +96,7 @@ def walk_jpeg(data: bytes, config: ImageConfig) -> Stream | Refused:
                 return Refused("damaged", "a JPEG with a scan before its frame header")
             if scans > config.max_scans:
                 return Refused("too_many_scans", f"a JPEG of more than {config.max_scans} scans")
-            scan_end = _MARKER.search(data, end)
+            scan_end = MARKER.search(data, end)
             at = scan_end.start() if scan_end else len(data)
             kept.append(data[start:at])
         elif code in _FRAMES or code in _TABLES:

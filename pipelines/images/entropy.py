@@ -1,0 +1,250 @@
+"""Find where the compressed data of a JPEG's scans end, so that nothing can hide behind them (ITU-T T.81, F.2 and G.2).
+
+Huffman codes are followed without making coefficients of them: what is needed is only how many bits they take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.images.streams import MARKER
+
+_EOI, _SOS, _DHT, _DRI = 0xD9, 0xDA, 0xC4, 0xDD
+_SEQUENTIAL, _DC_FIRST, _DC_REFINE, _AC_FIRST, _AC_REFINE = range(5)
+_HUFFMAN_FRAMES, _PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2
+_ACCUMULATED = (1 << 56) - 1
+_READ_ONLY = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+# Signatures: compiled, or taken from numba's cache, when this is imported, as in `resample`.
+_PEEKED = numba.types.UniTuple(numba.int64, 4)
+
+
+def trim_jpeg(data: bytes) -> bytes | None:
+    """Cut off what stands between the end of each scan's compressed data and the next marker.
+
+    data: of `walk_jpeg`. None where that cannot be told: codes that are none, data that end early, restart markers in
+    the wrong places, arithmetic coding. (Bits that fill up a byte stay as they are.)
+    """
+    try:
+        return _Jpeg(data).trimmed()
+    except (IndexError, KeyError, ValueError, ZeroDivisionError):  # a header that lacks or contradicts something
+        return None
+
+
+class _Jpeg:
+    """What the segments of a JPEG have said so far. components: horizontal and vertical factor, by name."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.bytes = data, np.frombuffer(data, np.uint8)
+        self.tables = np.zeros((8, 1 << 16), np.uint16)  # by the next 16 bits: length of the code << 8 | its symbol
+        self.components: dict[int, tuple[int, int]] = {}
+        self.coefficients: dict[int, npt.NDArray[np.uint64]] = {}  # of each block: which are not zero, bit by bit
+        self.width = self.height = self.restart = 0
+        self.progressive = False
+
+    def trimmed(self) -> bytes | None:
+        data, kept, at = self.data, [self.data[:2]], 2
+        while at < len(data) and data[at + 1] != _EOI:
+            code, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            kept.append(data[at:end])
+            body = data[at + 4 : end]
+            if code == _SOS:
+                stop = self._scan(body, end)
+                if stop < 0:
+                    return None
+                kept.append(data[end:stop])
+                following = MARKER.search(data, stop)
+                end = following.start() if following else len(data)
+            elif code == _DHT:
+                self._take_tables(body)
+            elif code == _DRI:
+                self.restart = int.from_bytes(body, "big")
+            elif 0xC0 <= code <= 0xCF:
+                if code not in _HUFFMAN_FRAMES:
+                    return None
+                self._take_frame(body, code == _PROGRESSIVE)
+            at = end
+        return b"".join(kept) + b"\xff\xd9"
+
+    def _take_frame(self, body: bytes, progressive: bool) -> None:
+        self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+        self.progressive = progressive
+        for at in range(6, 6 + 3 * body[5], 3):
+            self.components[body[at]] = body[at + 1] >> 4, body[at + 1] & 15
+
+    def _take_tables(self, body: bytes) -> None:
+        while body:
+            where, counts = (body[0] >> 4) * 4 + (body[0] & 15), np.frombuffer(body[1:17], np.uint8)
+            end = 17 + int(counts.sum())
+            if body[0] & 15 > 3 or not _fill_table(self.tables[where], counts, np.frombuffer(body[17:end], np.uint8)):
+                raise ValueError("no Huffman table")
+            body = body[end:]
+
+    def _blocks(self, name: int) -> int:
+        """Blocks of a component where it is alone in its scan (A.2.2)."""
+        across, down = (max(one[axis] for one in self.components.values()) for axis in (0, 1))
+        horizontal, vertical = self.components[name]
+        wide, high = _up(self.width * horizontal, across), _up(self.height * vertical, down)
+        return _up(wide, 8) * _up(high, 8)
+
+    def _scan(self, body: bytes, start: int) -> int:
+        """Where the data of a scan end that start here; negative where they do not."""
+        names = [body[1 + 2 * at] for at in range(body[0])]
+        first, last, step = body[1 + 2 * len(names) : 4 + 2 * len(names)]
+        blocks = np.empty((len(names), 3), np.int64)  # in each unit, and the tables for their DC and AC coefficients
+        for row, name in enumerate(names):
+            which = body[2 + 2 * row]
+            blocks[row] = np.prod(self.components[name]), (which >> 4) & 3, 4 + (which & 3)
+        if len(names) == 1:
+            units, blocks[0, 0] = self._blocks(names[0]), 1
+        else:
+            across, down = (8 * max(one[axis] for one in self.components.values()) for axis in (0, 1))
+            units = _up(self.width, across) * _up(self.height, down)
+        kind, known = _SEQUENTIAL, np.empty(0, np.uint64)
+        if self.progressive and first == 0:
+            kind = _DC_REFINE if step >> 4 else _DC_FIRST
+        elif self.progressive:
+            kind = _AC_REFINE if step >> 4 else _AC_FIRST
+            if len(names) > 1 or last > 63:
+                return -1
+            known = self.coefficients.setdefault(names[0], np.zeros(units, np.uint64))
+        return int(_follow(self.bytes, start, kind, first, last, units, self.restart, blocks, self.tables, known))
+
+
+def _up(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+@numba.njit(numba.boolean(numba.uint16[::1], _READ_ONLY, _READ_ONLY), nogil=True, cache=True)
+def _fill_table(table: Any, counts: Any, symbols: Any) -> bool:
+    """Make of a table's code lengths (Annex C) what to find them by; tell whether it is one."""
+    table[:] = 0
+    code, at = 0, 0
+    for length in range(1, 17):
+        for _ in range(counts[length - 1]):
+            if at >= len(symbols) or code >= 1 << length:
+                return False
+            shift = 16 - length
+            table[code << shift : (code + 1) << shift] = length << 8 | symbols[at]
+            code, at = code + 1, at + 1
+        code <<= 1
+    return True
+
+
+@numba.njit(_PEEKED(_READ_ONLY, numba.int64, numba.int64, numba.int64, numba.int64), nogil=True, cache=True)
+def _fill(data: Any, at: int, held: int, bits: int, lacking: int) -> tuple[int, int, int, int]:
+    """Hold at least 48 bits; from the first marker on they are zeros, counted as lacking."""
+    while bits <= 48:
+        value: Any = 0
+        if at < len(data) and data[at] != 0xFF:
+            value = np.int64(data[at])
+            at += 1
+        elif at + 1 < len(data) and data[at + 1] == 0:
+            value = 0xFF
+            at += 2
+        else:
+            lacking += 8
+        held, bits = ((held << 8) | value) & _ACCUMULATED, bits + 8
+    return at, held, bits, lacking
+
+
+@numba.njit(numba.int64(_READ_ONLY, numba.int64, numba.int64), nogil=True, cache=True)
+def _give_back(data: Any, at: int, count: int) -> int:
+    """Step back over bytes that were read too far."""
+    for _ in range(count):
+        at -= 2 if data[at - 1] == 0 and data[at - 2] == 0xFF else 1
+    return at
+
+
+_TYPES = [_READ_ONLY, *[numba.int64] * 6, numba.int64[:, ::1], numba.uint16[:, ::1], numba.uint64[::1]]
+
+
+@numba.njit(numba.int64(*_TYPES), nogil=True, cache=True)
+def _follow(
+    data: Any,
+    at: int,
+    kind: int,
+    first: int,
+    last: int,
+    units: int,
+    restart: int,
+    blocks: Any,
+    tables: Any,
+    known: Any,
+) -> int:
+    """Follow the codes of one scan; where they end, or -1. known: bits of coefficients that are not zero, changed."""
+    held, bits, lacking, run = 0, 0, 0, 0
+    entry: Any
+    for unit in range(units):
+        if bits < lacking:
+            return -1
+        if restart > 0 and unit > 0 and unit % restart == 0:
+            at = _give_back(data, at, (bits - lacking) // 8)
+            if at + 2 > len(data) or data[at] != 0xFF or data[at + 1] != 0xD0 + (unit // restart - 1) % 8:
+                return -1
+            at, held, bits, lacking, run = at + 2, 0, 0, 0, 0
+        for row in range(len(blocks)):
+            dc, ac = blocks[row, 1], blocks[row, 2]
+            for _ in range(blocks[row, 0]):
+                if kind <= _DC_REFINE:
+                    at, held, bits, lacking = _fill(data, at, held, bits, lacking)
+                    if kind == _DC_REFINE:
+                        bits -= 1
+                        continue
+                    entry = np.int64(tables[dc, (held >> (bits - 16)) & 0xFFFF])
+                    if entry == 0 or entry & 255 > 15:
+                        return -1
+                    bits -= (entry >> 8) + (entry & 255)
+                    if kind == _DC_FIRST:
+                        continue
+                index = 1 if kind == _SEQUENTIAL else first
+                end = 63 if kind == _SEQUENTIAL else last
+                bit_map = known[unit] if kind >= _AC_FIRST else np.uint64(0)
+                if run == 0:
+                    while index <= end:
+                        at, held, bits, lacking = _fill(data, at, held, bits, lacking)
+                        entry = np.int64(tables[ac, (held >> (bits - 16)) & 0xFFFF])
+                        if entry == 0:
+                            return -1
+                        zeros, size = (entry >> 4) & 15, entry & 15
+                        bits -= entry >> 8
+                        if size == 0 and zeros < 15:
+                            run = 1
+                            if kind != _SEQUENTIAL:
+                                bits -= zeros
+                                run = (1 << zeros) + ((held >> bits) & ((1 << zeros) - 1))
+                            break
+                        bits -= size
+                        if kind != _AC_REFINE:
+                            index += zeros
+                        else:
+                            while index <= end:
+                                if bit_map >> np.uint64(index) & np.uint64(1):
+                                    if bits == 0:
+                                        at, held, bits, lacking = _fill(data, at, held, bits, lacking)
+                                    bits -= 1
+                                elif zeros == 0:
+                                    break
+                                else:
+                                    zeros -= 1
+                                index += 1
+                        if index > 63:
+                            return -1
+                        if size and kind >= _AC_FIRST:
+                            known[unit] |= np.uint64(1) << np.uint64(index)
+                        index += 1
+                if run > 0:
+                    if kind == _AC_REFINE:
+                        while index <= end:
+                            if bit_map >> np.uint64(index) & np.uint64(1):
+                                if bits == 0:
+                                    at, held, bits, lacking = _fill(data, at, held, bits, lacking)
+                                bits -= 1
+                            index += 1
+                    run -= 1
+    if bits < lacking:
+        return -1
+    return _give_back(data, at, (bits - lacking) // 8)
