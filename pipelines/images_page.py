@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ _LOSSLESS = 32  # images up to this side are shown pixel by pixel
 _MOST = 12_000  # bytes of one image on the page; an ordinary photo has 5,000
 _QUALITIES = (75, 40, 10)  # of WebP; at 10, 192 × 192 pixels of noise have 9,000 bytes
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+# Marks of direction, and the deprecated format characters, that `excerpt` leaves in: they have no width.
+_MARKS = re.compile(r"[\u061c\u200e\u200f\u206a-\u206f]+")
 
 
 class Preview(NamedTuple):
@@ -295,6 +298,11 @@ similarity to it, the least similar first. Look there for images that are no cop
 """
 
 
+def line(text: str) -> str:
+    """The first 240 characters on one line, without control characters and those that turn the direction of text."""
+    return excerpt(_MARKS.sub("", text))
+
+
 def score(value: float, digits: int = 4) -> str:
     """Write a measured value with so many digits, and with all that stand before the point."""
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
@@ -308,4 +316,4 @@ def against(value: float, limit: float) -> str:
 
 def render(**values: Any) -> str:
     """Make the page from the values that `pipelines.sheet.write` gathers; every text is escaped, and on one line."""
-    return environment(line=excerpt, score=score).from_string(_PAGE).render(style=_STYLE, **values)
+    return environment(line=line, score=score).from_string(_PAGE).render(style=_STYLE, **values)

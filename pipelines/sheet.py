@@ -126,9 +126,9 @@ def write(
     rules = {reason for books in clean.books.values() for reason in books.removed}
     shares = share_out(config, len(clean.books), len(rules))
 
-    decided = read_ledgers([clean], shares.samples, shares.nearest)
-    refused = [one for one in [*read_ledgers(earlier, config.samples, 0), *decided] if one.action == REJECTED]
-    ruled = [one for one in decided if one.action == REMOVED]
+    gone = read_ledgers([clean], shares.samples, shares.nearest)
+    refused = [one for one in [*read_ledgers(earlier, config.samples, 0), *gone] if one.action == REJECTED]
+    ruled = [one for one in gone if one.action == REMOVED]
     copies = read_copies(dedupe)
     clusters = choose_clusters(copies, shares.clusters, config.members)
     wanted = _wanted(ruled[: shares.rules], clusters, copies)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.core.dataset import Dataset
-from pipelines.images_page import against, preview
+from pipelines.images_page import against, line, preview
 from pipelines.lsh.survey import key_bytes
 from pipelines.sheet_read import COPY, KEPT, RULED, Choice, Cluster, Copies, Place, Reason, Walk, take
 
@@ -61,17 +61,19 @@ def size_rows(found: Walk) -> list[Row]:
 
 
 def label_rows(found: Walk) -> list[Row]:
-    """Rows (label, kept, removed, duplicates) of all sources, the most images first; empty where none has a label."""
+    """Rows (label, kept, removed, duplicates) of all sources, the most images first; empty where none has a label.
+
+    Labels are shown by their first 240 characters, on one line.
+    """
     counts: dict[str | None, list[int]] = {}
     for (_, label, status), n in found.classes.items():
         counts.setdefault(label, [0, 0, 0])[status] += n
     if set(counts) <= {None}:
         return []
-    rows = [
-        {"label": _NONE if label is None else label, "kept": n[KEPT], "removed": n[RULED], "duplicates": n[COPY]}
-        for label, n in counts.items()
+    return [
+        {"label": _NONE if label is None else line(label), "kept": n[KEPT], "removed": n[RULED], "duplicates": n[COPY]}
+        for label, n in sorted(counts.items(), key=lambda item: (-sum(item[1]), item[0] or _NONE))
     ]
-    return sorted(rows, key=lambda row: (-row["kept"] - row["removed"] - row["duplicates"], row["label"]))
 
 
 def similarity_rows(copies: Copies) -> list[Row]:

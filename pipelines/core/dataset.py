@@ -184,10 +184,21 @@ def _read_manifest(root: str) -> Manifest:
             raw = source.read()
     except (OSError, ValueError) as error:
         raise SchemaError(
-            f"{files.redact(root)} is not a dataset directory: it has no {MANIFEST_PATH}. "
-            "Name the output directory of an earlier stage"
+            f"{files.redact(root)} is not a dataset directory: it has no {MANIFEST_PATH}. {_instead(root)}"
         ) from error
     return parse(raw, files.redact(path))
+
+
+def _instead(root: str) -> str:
+    """What to name in the place of a directory that is no dataset directory: those that lie in it, if any do."""
+    try:
+        found = expand([files.join(root, "*")]) if not files.has_glob(root) else []
+    except (OSError, SchemaError):
+        found = []
+    if not found:
+        return "Name the output directory of an earlier stage"
+    below = f"{files.redact(root.rstrip('/'))}/*"
+    return f"It holds {len(found)}: name one, such as {files.redact(found[0])}, or all of them: '{below}'"
 
 
 def survivors(batch: pa.RecordBatch, removed: pa.Array) -> pa.RecordBatch:

@@ -334,6 +334,17 @@ def test_the_page_loads_nothing_and_believes_nothing(tmp_path: Path) -> None:
     assert page.all("img")[0]["alt"].startswith("<script>alert('名')</script>")
 
 
+def test_no_text_turns_its_direction_is_a_formula_or_fills_the_page(tmp_path: Path) -> None:
+    turned = "\u061c\u200e\u200f\u202e\u2066\u206a\u206f猫"
+    texts = (turned, '=HYPERLINK("http://x")', "x" * 5000)
+    files = run(write(tmp_path, [One(f"{turned}{i}.jpg", label=text, caption=text) for i, text in enumerate(texts)]))
+    page = files["index.html"].decode()
+    assert "猫" in page and not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]", page)
+    assert "x" * 241 not in page
+    labels = [row[0] for row in rows(files["labels.csv"])]
+    assert labels == ['\'=HYPERLINK("http://x")', "x" * 240 + "…", "猫"]
+
+
 def test_every_image_has_a_text_and_every_link_a_target(folder: Path) -> None:
     page = Page(run(folder, *options(folder))["index.html"])
     assert page.all("html") == [{"lang": "en"}] and all(one["alt"] for one in page.all("img"))
@@ -478,3 +489,12 @@ def test_an_empty_corpus_makes_an_empty_page(tmp_path: Path) -> None:
     text = Page(files["index.html"]).text
     assert "No image was kept." in text and "No rule removed an image." in text
     assert json.loads(files["totals.json"])["not_decoded"] == 1
+
+
+def test_a_folder_of_dataset_directories_is_told_with_what_to_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sheet.main([str(folder), "--output", str(folder / "report")]) != 0
+    error = capsys.readouterr().err
+    held = len([path for path in folder.iterdir() if (path / MANIFEST_PATH).exists()])
+    assert f"It holds {held}: name one, such as {folder}/clean, or all of them: '{folder}/*'" in error
