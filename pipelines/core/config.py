@@ -80,7 +80,7 @@ def _read_yaml(text: str, where: str) -> Any:
 
 
 def corpora_of(path: str) -> list[str]:
-    """The names under `corpora` in a YAML file, or under SECTION of 'FILE:SECTION'; ConfigError where there are none."""
+    """The names under `corpora` in a YAML file, or SECTION of 'FILE:SECTION'; ConfigError where there are none."""
     name, _, section = path.partition(":")
     names = list(_section(Path(name), section or "corpora"))
     if not names:
