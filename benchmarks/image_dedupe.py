@@ -134,7 +134,7 @@ def ten_thousand() -> list[tuple[str, bytes]]:
     return [*((f"original/{name}", data) for name, data in originals), *zip(names, made, strict=True)]
 
 
-def _judge(label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[str], seconds: float) -> None:
+def _judge(label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[str], *took: Measured) -> None:
     """Print a row: `of` is the cluster of each file that has one."""
     copies = [tuple(name.split("/", 1)) for name in names if not name.startswith("original/")]
     found = sum(of.get(f"{kind}/{name}", "none") == of.get(f"original/{name}") for kind, name in copies)
@@ -142,8 +142,9 @@ def _judge(label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[st
     for name in names:
         members.setdefault(of.get(name, name), set()).add(name.split("/", 1)[1])
     joined = sum(len(one) - 1 for one in members.values() if len(one) > 1)
-    speed = len(names) / seconds
-    print(f"| {label} | {seconds:.1f} | {speed:,.0f} | {found / len(copies):.3f} | {joined} |", flush=True)
+    wall, cpu = sum(one.wall for one in took), sum(one.cpu for one in took)
+    speeds = f"{wall:.1f} | {cpu:.1f} | {len(names) / wall:,.0f}"
+    print(f"| {label} | {speeds} | {found / len(copies):.3f} | {joined} |", flush=True)
 
 
 def measure_speed(root: Path, peer: str | None) -> None:
@@ -152,15 +153,15 @@ def measure_speed(root: Path, peer: str | None) -> None:
     names = [name for name, _ in images]
     prepare(folder, images)  # the first run compiles
     run("dedupe", folder / "clean", folder / "warm")
-    print(f"\n| {len(images):,} images, {CORES} cores | s | images/s | recall | joined |")
-    print("|---|---:|---:|---:|---:|")
+    print(f"\n| {len(images):,} images, {CORES} cores | s | CPU s | images/s | recall | joined |")
+    print("|---|---:|---:|---:|---:|---:|")
     ingested = run("ingest", folder / "files", folder / "ingest-again", "--images", "--source", "files")
     cleaned = run("clean", folder / "ingest-again", folder / "clean-again")
     deduped = run("dedupe", folder / "clean-again", folder / "dedupe")
     of = clusters(folder, folder / "dedupe")
-    _judge("gristmill ingest + clean + dedupe", of, names, ingested.wall + cleaned.wall + deduped.wall)
-    _judge("gristmill clean + dedupe", of, names, cleaned.wall + deduped.wall)
-    _judge("gristmill dedupe alone", of, names, deduped.wall)
+    _judge("gristmill ingest + clean + dedupe", of, names, ingested, cleaned, deduped)
+    _judge("gristmill clean + dedupe", of, names, cleaned, deduped)
+    _judge("gristmill dedupe alone", of, names, deduped)
     if peer:
         script = Path(__file__).parent / "peers" / "run_imagededup.py"
         for distance in ("10", "0"):
@@ -168,7 +169,7 @@ def measure_speed(root: Path, peer: str | None) -> None:
             command = [peer, str(script), str(folder / "files"), str(pairs), "--cores", CORES, "--distance", distance]
             took = measure(command)
             one = connected(tuple(pair) for pair in json.loads(pairs.read_text()))
-            _judge(f"imagededup PHash, distance {distance}", one, names, took.wall)
+            _judge(f"imagededup PHash, distance {distance}", one, names, took)
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ class ImageDedupeConfig:
     crops: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18)
     corners: bool = False
     orientations: bool = False
-    candidate_distance: int = 14
+    candidate_distance: int = 16
     correlation: float = 0.95
     hash_distance: int = 24
     uncovered: float = 0.98

@@ -23,7 +23,7 @@ from schemas.image import THUMBNAIL_SIDE
 
 VIEW_BITS = 8  # of an entry of a bucket: node number × 256 + view
 _PAIRS = 8192  # looked at together
-HELD = 2 * _PAIRS  # images that are in memory at once: 4 kB each, and as much again for their views
+_HELD = 2 * _PAIRS  # images that are in memory at once: 4 kB each, and as much again for their views
 
 
 class Gathered:
@@ -86,7 +86,7 @@ def near_edges(
     place = np.array([0, -1, 0], np.int64)  # where to go on: entry, the one compared with; comparisons left out
     pairs, edges, compared = np.empty((_PAIRS, 2), np.int64), [], 0
     settings = (config.images.candidate_distance, cap, config.within)
-    every = gathered.take(nodes) if len(nodes) <= HELD else None
+    every = gathered.take(nodes) if len(nodes) <= _HELD else None
     while count := _close_pairs(keys, own, whole, fixed, begins, ends, parent, settings, place, pairs):
         some = np.unique(pairs[:count], axis=0)
         if every is not None:

@@ -24,7 +24,7 @@ from pipelines.images.views import view_table
 from pipelines.lsh import image_verdicts
 from pipelines.lsh.buckets import BUCKET_BYTES, CONTENT, star_edges
 from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
-from pipelines.lsh.image_pairs import HELD, VIEW_BITS, near_edges, thumbnail_values
+from pipelines.lsh.image_pairs import VIEW_BITS, near_edges, thumbnail_values
 from pipelines.lsh.image_verdicts import featureless
 from pipelines.lsh.method import EXACT, HEAD, INDEX, NEAR, Decided, Linked, Method, Signer
 from pipelines.lsh.nodes import IndexShard, Nodes
@@ -36,7 +36,6 @@ from schemas.image import THUMBNAILS
 PIXELS, FIRST_NEAR = 0, 1  # bands
 EXACT_PIXELS, COVERED = "exact_pixels", "near_duplicate_covered"
 _MOST_RANGES = 1 << 16  # of a band of 16 bits
-_GROUP = HELD // 2  # entries, so that its images are read once even where it is twice as large
 
 
 def views_of(config: ImageDedupeConfig) -> np.ndarray:
@@ -133,9 +132,8 @@ class Images(Method):
         """A hash and a node for each view."""
         return BUCKET_BYTES * (len(views_of(config.images)) if config.near else 1)
 
-    def ranges(self, least: int, held: int) -> int:
-        """A power of two, so that no range ends inside a bucket of 16 bits; groups are small enough to be held."""
-        least = max(least, held // (BUCKET_BYTES * _GROUP))
+    def ranges(self, least: int) -> int:
+        """A power of two, so that no range ends inside a bucket of 16 bits."""
         return min(1 << (least - 1).bit_length(), _MOST_RANGES)
 
     def cap(self, config: DedupeConfig) -> int:

@@ -52,7 +52,7 @@ def plan_rounds(records: int, config: DedupeConfig, memory: int, method: Method 
     bands = 1 + method.bands(config)
     held = max(1, records * method.bucket_bytes(config))
     least = max(1, -(-held // _RANGE_BYTES), -(-int(held * SHUFFLE) // memory) if memory else 1)
-    ranges = method.ranges(least, held)
+    ranges = method.ranges(least)
     units = bands * ranges
     size = max(1, int(memory / (held * SHUFFLE / ranges))) if memory else units
     return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]

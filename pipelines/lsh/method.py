@@ -102,8 +102,8 @@ class Method(ABC):
     def bucket_bytes(self, config: DedupeConfig) -> int:
         """Most bytes of a record in the shuffle of one band."""
 
-    def ranges(self, least: int, held: int) -> int:
-        """The number of ranges, at least `least`, that a band's hashes, `held` bytes, are cut into."""
+    def ranges(self, least: int) -> int:
+        """The number of ranges, at least `least`, that a band's hashes are cut into."""
         return least
 
     def cap(self, config: DedupeConfig) -> int:
