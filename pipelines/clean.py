@@ -38,7 +38,7 @@ from pipelines.text.prepare import Given
 from pipelines.text.rules import Rule, decide
 from schemas.base import SchemaError
 from schemas.ledger import LEDGER, REJECTED, REMOVED
-from schemas.manifest import MANIFEST_PATH
+from schemas.manifest import MANIFEST_PATH, Shard
 from schemas.signals import SIGNALS
 
 STAGE = "clean"
@@ -109,7 +109,7 @@ class _Writers:
         for table in self._open.keys() & batches.keys():
             self._open[table].write(batches[table])
 
-    def shards(self) -> tuple[Any, ...]:
+    def shards(self) -> tuple[Shard, ...]:
         """The manifest lines, once the block has ended."""
         return tuple(writer.shard for writer in self._open.values() if writer.shard is not None)
 

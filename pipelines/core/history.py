@@ -17,7 +17,7 @@ from schemas.manifest import MANIFEST_PATH, Shard
 
 STAGE_ORDER = ("ingest", "clean", "lines", "decontaminate", "dedupe", "shard", "pack")
 _EXCERPT = 100
-_BULKY = ("signature", "sketch", "thumbnail", "views", "gradient")  # what no person reads
+_BULKY = ("signature", "sketch", "thumbnail", "hashes", "fine_hash")  # what no person reads
 
 
 @dataclass(frozen=True)

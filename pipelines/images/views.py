@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-SIDE = 64  # of the thumbnail: schemas.image.THUMBNAIL_SIDE
+from schemas.image import THUMBNAIL_SIDE
+
+SIDE = THUMBNAIL_SIDE
 UNIT = 256  # parts of a pixel that a border can lie on
 FULL = SIDE * UNIT
 CORNERS = (0.05, 0.10)  # of both sides that corner crops leave away

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.core.identity import id_bytes
 from pipelines.images.compare import Limits, coarse_views, resemble
-from pipelines.images.hashing import BAND_BITS, bit_count
+from pipelines.images.hashing import BAND_BITS, WORDS, bit_count
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
@@ -36,16 +36,15 @@ class Gathered:
     def take(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Read thumbnails uint8[n, 4096] and fine hashes uint64[n, 4], and make both arrays of `coarse_views`."""
         thumbnails = np.empty((len(nodes), THUMBNAIL_SIDE**2), np.uint8)
-        fine = np.empty((len(nodes), 4), np.uint64)
+        fine = np.empty((len(nodes), WORDS), np.uint64)
         for shard, where, rows in self._numbering.by_shard(nodes):
-            place = (shard.root or shard.earlier.roots[0] if shard.earlier else shard.root, shard.key)
-            reader = self._open.get(place) or self._open.setdefault(place, shard.open())
+            reader = self._open.get(shard.place) or self._open.setdefault(shard.place, shard.open())
             size = reader.get_batch(0).num_rows
             for number in np.unique(rows // size).tolist():
                 inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]))
                 batch, taken = reader.get_batch(number), rows[inside] - number * size
                 thumbnails[where[inside]] = thumbnail_values(batch.column("thumbnail"))[taken]
-                fine[where[inside]] = batch.column("fine_hash").flatten().to_numpy().reshape(-1, 4)[taken]
+                fine[where[inside]] = batch.column("fine_hash").flatten().to_numpy().reshape(-1, WORDS)[taken]
         return thumbnails, fine, *coarse_views(thumbnails, self._views)
 
 

@@ -29,6 +29,11 @@ class IndexShard:
     fixed: bool = False
     earlier: Dataset | None = None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from others: its directory and its key."""
+        return self.earlier.roots[0] if self.earlier is not None else self.root, self.key
+
     def open(self) -> pa.ipc.RecordBatchFileReader:
         """Open the shard by its footer, memory-mapped.
 
