@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.lib.stride_tricks import sliding_window_view
 
 from schemas.base import Record, SchemaError
-from schemas.manifest import MANIFEST_PATH, Manifest, parse
+from schemas.manifest import MANIFEST_PATH, Manifest, Shard, parse
 from schemas.packed import ALONE, packed_record
 from trainer.order import Schedule, shuffled
 
@@ -173,15 +173,8 @@ class PackedDataset:
         return zip(self.directories, self.manifests, strict=True)
 
     def _open(self, directory: Path, manifest: Manifest, number: int) -> Iterator[_Shard]:
-        shards = manifest.of(self.table)
-        if not shards:
-            tables = ", ".join(manifest.tables()) or "none"
-            raise SchemaError(f"{directory}: the manifest names no shard of table {self.table!r}; its tables: {tables}")
         record = packed_record(self.seq_len, self.vocab_size)
-        for shard in shards:
-            path = directory / shard.path
-            if not path.exists() or path.stat().st_size != shard.bytes:
-                raise SchemaError(f"{path} is missing or not of {shard.bytes:,} bytes, as the manifest says")
+        for path, shard in named_shards(directory, manifest, self.table):
             mapped = _Shard(path, record, number)
             if len(mapped) != shard.rows:
                 raise SchemaError(f"{path} holds {len(mapped):,} rows; the manifest says {shard.rows:,}")
@@ -192,8 +185,7 @@ class PackedDataset:
 
     def sha256(self) -> str:
         """Name the data: the manifest's sha256, or of several manifests the sha256 of theirs."""
-        names = [manifest.sha256() for manifest in self.manifests]
-        return names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
+        return name_of(self.manifests)
 
     def _groups(self, rows: np.ndarray) -> Iterator[tuple[_Shard, np.ndarray, np.ndarray]]:
         """Sort rows by where they stand: for each shard its rows, ascending, and their places in `rows`."""
@@ -300,6 +292,25 @@ def _fact(manifest: Manifest, directory: Path, name: str) -> int:
     if type(value) is not int:
         raise SchemaError(f"{directory}: the manifest states no {name!r}; are its rows packed?")
     return value
+
+
+def named_shards(directory: Path, manifest: Manifest, table: str) -> Iterator[tuple[Path, Shard]]:
+    """The shards of a table and their files; SchemaError where there are none, or one is not as the manifest says."""
+    shards = manifest.of(table)
+    if not shards:
+        tables = ", ".join(manifest.tables()) or "none"
+        raise SchemaError(f"{directory}: the manifest names no shard of table {table!r}; its tables: {tables}")
+    for shard in shards:
+        path = directory / shard.path
+        if not path.exists() or path.stat().st_size != shard.bytes:
+            raise SchemaError(f"{path} is missing or not of {shard.bytes:,} bytes, as the manifest says")
+        yield path, shard
+
+
+def name_of(manifests: Sequence[Manifest]) -> str:
+    """Name data: the manifest's sha256, or of several manifests the sha256 of theirs."""
+    names = [manifest.sha256() for manifest in manifests]
+    return names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest:

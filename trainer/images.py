@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import struct
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from torch import Tensor
 from schemas.base import SchemaError
 from schemas.image import IMAGE
 from trainer.attention import move
-from trainer.data import DataConfig, read_manifest
+from trainer.data import DataConfig, name_of, named_shards, read_manifest
 from trainer.masking import draws
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -74,18 +73,11 @@ class ImageDataset:
         """
         self.table, self.several, self.mode = table, len(directories), {1: "L", 3: "RGB"}[channels]
         manifests = [read_manifest(each) for each in directories]
-        names = [manifest.sha256() for manifest in manifests]
-        self._sha256 = names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
+        self._sha256 = name_of(manifests)
         self._paths: list[Path] = []
         parts, homes, self._bytes = [], [], list[pa.Array]()
         for number, (directory, manifest) in enumerate(zip(directories, manifests, strict=True)):
-            if not (shards := manifest.of(table)):
-                tables = ", ".join(manifest.tables()) or "none"
-                raise SchemaError(f"{directory}: the manifest names no shard of table {table!r}; its tables: {tables}")
-            for shard in shards:
-                path = directory / shard.path
-                if not path.exists() or path.stat().st_size != shard.bytes:
-                    raise SchemaError(f"{path} is missing or not of {shard.bytes:,} bytes, as the manifest says")
+            for path, shard in named_shards(directory, manifest, table):
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
                 IMAGE.check_version(reader.schema, str(path))
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]

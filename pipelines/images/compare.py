@@ -357,12 +357,3 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     if distance <= limits[1] and uncovered_correlation(whole_a, whole_b) >= limits[2]:
         return COVERED, 1.0 - distance / (64 * WORDS)
     return NOT_SIMILAR, 0.0
-
-
-@numba.njit(nogil=True, cache=True)
-def compare_pairs(left, right, data, views, limits):  # type: ignore[no-untyped-def]
-    """Compare pairs of rows: int64[n] of what `compare` finds, and float64[n] similarities."""
-    found, similarity = np.empty(len(left), np.int64), np.empty(len(left), np.float64)
-    for k in range(len(left)):
-        found[k], similarity[k] = compare(left[k], right[k], data, views, limits)
-    return found, similarity

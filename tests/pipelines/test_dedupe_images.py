@@ -19,7 +19,7 @@ from pipelines import dedupe
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
 from pipelines.core.shards import verify_shard, write_shard
-from pipelines.images.compare import NOT_SIMILAR, compare_pairs
+from pipelines.images.compare import NOT_SIMILAR, compare
 from pipelines.images.hashing import difference_hashes
 from pipelines.images.thumbnail import pixel_hash, thumbnail
 from pipelines.lsh import image_pairs
@@ -186,10 +186,9 @@ def test_decisions_equal_a_comparison_of_all_pairs_by_the_same_rule(corpus: Path
     config = DedupeConfig(images=ImageDedupeConfig(candidate_distance=20, correlation=0.6))
     fine = np.array([row["fine_hash"] for row in rows], np.uint64)
     data = (images, fine, *image_pairs.coarse_views(images, VIEWS))
-    every = np.array(list(itertools.combinations(range(len(rows)), 2)))
-    how, similarity = compare_pairs(every[:, 0].copy(), every[:, 1].copy(), data, VIEWS, limits_of(config))
     near: dict[int, dict[int, float]] = defaultdict(dict)
-    for (a, b), found, value in zip(every.tolist(), how, similarity, strict=True):
+    for a, b in itertools.combinations(range(len(rows)), 2):
+        found, value = compare(a, b, data, VIEWS, limits_of(config))
         if found != NOT_SIMILAR and are_candidates(hashes[a], hashes[b], 20):
             near[a][b] = near[b][a] = value
     order = sorted(

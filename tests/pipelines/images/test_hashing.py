@@ -16,7 +16,7 @@ from pipelines.images.compare import (
     NOT_SIMILAR,
     Limits,
     coarse_views,
-    compare_pairs,
+    compare,
     detail_correlation,
     uncovered_correlation,
 )
@@ -134,9 +134,9 @@ def test_bits_and_bands_equal_plain_arithmetic(a: int, b: int, band: int) -> Non
 def compared(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
     images = np.array([a.reshape(-1), b.reshape(-1)])
     data = (images, fine_hashes(images), *coarse_views(images, VIEWS))
-    both = compare_pairs(np.array([0, 1]), np.array([1, 0]), data, VIEWS, LIMITS)
-    assert both[0][0] == both[0][1] and both[1][0] == both[1][1], "the order must not matter"
-    return int(both[0][0]), float(both[1][0])
+    (how, similarity), turned = (compare(i, 1 - i, data, VIEWS, LIMITS) for i in (0, 1))
+    assert (how, similarity) == turned, "the order must not matter"
+    return int(how), float(similarity)
 
 
 def shrunk(image: np.ndarray, view: np.ndarray) -> np.ndarray:
