@@ -1,6 +1,5 @@
 """The command itself: what it leaves behind, and that its bits depend on nothing but options and data."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -26,6 +25,9 @@ from trainer.metrics import Metrics, read
 from trainer.train import Paths, _work, main
 from trainer.world import STOPPED, _child
 
+from .runs import arguments as run_arguments
+from .runs import digest
+
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
     "model.preset": "tiny", "run.steps": 12, "run.micro_batches": 4, "run.processes": 1, "run.log_every": 1,
@@ -35,15 +37,7 @@ OPTIONS = {
 
 def arguments(data: Path, output: Path, **options: object) -> list[str]:
     merged = OPTIONS | {name.replace("__", "."): value for name, value in options.items()}
-    pairs = [part for name, value in merged.items() for part in ("--set", f"{name}={value}")]
-    return ["--data", str(data), "--output", str(output), *pairs]
-
-
-def digest(run: Path) -> str:
-    """sha256 over the weights and the optimizer's state of a run's newest checkpoint."""
-    newest = checkpoint.find(run)
-    names = ("model.safetensors", "optimizer.safetensors")
-    return newest.name + hashlib.sha256(b"".join((newest / name).read_bytes() for name in names)).hexdigest()
+    return run_arguments(data, output, merged)
 
 
 @pytest.fixture(scope="module")

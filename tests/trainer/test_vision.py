@@ -1,6 +1,5 @@
 """The command on images: what it leaves behind, and that its bits depend on nothing but options and data."""
 
-import hashlib
 import json
 import os
 import signal
@@ -22,6 +21,9 @@ from trainer.world import STOPPED
 
 sys.path.append(str(Path(__file__).resolve().parent))  # the writer of datasets, which the benchmark uses too
 from image_data import png, record, write_images
+
+from .runs import arguments as run_arguments
+from .runs import digest
 
 OPTIONS = {
     "model.preset": "digits", "model.layers": 2, "model.hidden": 32, "model.intermediate": 64, "run.steps": 6,
@@ -54,14 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(data: Path, output: Path, **options: object) -> list[str]:
     merged = OPTIONS | {name.replace("__", "."): value for name, value in options.items()}
-    pairs = [part for name, value in merged.items() for part in ("--set", f"{name}={value}")]
-    return ["--data", str(data), "--output", str(output), *pairs]
-
-
-def digest(run: Path) -> str:
-    newest = checkpoint.find(run)
-    names = ("model.safetensors", "optimizer.safetensors")
-    return newest.name + hashlib.sha256(b"".join((newest / name).read_bytes() for name in names)).hexdigest()
+    return run_arguments(data, output, merged)
 
 
 @pytest.fixture(scope="module")

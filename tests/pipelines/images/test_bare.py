@@ -17,6 +17,8 @@ from pipelines.images.entropy import trim_jpeg
 from pipelines.images.process import process
 from pipelines.images.streams import Stream, walk_jpeg
 
+from .pictures import encoded
+
 SECRET = b"GPS 48.8584N 2.2945E secret"
 
 
@@ -24,12 +26,6 @@ def picture(width: int = 90, height: int = 61, noise: int = 3) -> Image.Image:
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)).resize((width, height))
     return Image.fromarray((np.asarray(rough) // 2 + rng.integers(0, noise, (height, width, 3))).astype(np.uint8))
-
-
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def done(data: bytes) -> Processed:

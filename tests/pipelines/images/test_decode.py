@@ -14,15 +14,11 @@ from PIL import Image, ImageFile
 from pipelines.images.config import ImageConfig, Refused
 from pipelines.images.decode import Source, decode, examine, flatten, format_of, turn_upright
 
+from .pictures import encoded
+
 CONFIG = ImageConfig()
 ALL = ImageConfig(formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"))
 WHITE = (255, 255, 255)
-
-
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def png(width: int, height: int, depth: int = 8, kind: int = 2, rows: bytes = b"") -> bytes:

@@ -16,19 +16,10 @@ from pipelines.images import process as module
 from pipelines.images.config import REASONS, ImageConfig, Processed, Refused
 from pipelines.images.process import process
 
+from .pictures import encoded, picture
+
 PHOTOS = Path(__file__).resolve().parents[4] / "shared" / "data" / "caltech101_subset.tar"
 ALL = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-def picture(width: int = 90, height: int = 60, seed: int = 0) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def done(data: bytes, **settings: object) -> Processed:

@@ -17,19 +17,10 @@ from pipelines.images.config import ImageConfig, Refused
 from pipelines.images.decode import format_of
 from pipelines.images.streams import Stream, walk_gif, walk_jpeg, walk_png, walk_webp
 
+from .pictures import encoded, picture
+
 CONFIG = ImageConfig()
 WALKS = {"JPEG": walk_jpeg, "PNG": walk_png, "WEBP": walk_webp, "GIF": walk_gif}
-
-
-def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -51,13 +42,13 @@ def read(stream: Stream | Refused) -> np.ndarray:
 
 @pytest.mark.parametrize("format", WALKS)
 def test_what_is_left_has_the_same_pixels(format: str) -> None:
-    data = encoded(picture(), format)
+    data = encoded(picture(40, 30), format)
     assert np.array_equal(read(WALKS[format](data, CONFIG)), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 @pytest.mark.parametrize("format", WALKS)
 def test_an_image_cut_anywhere_is_refused_as_truncated(format: str) -> None:
-    data = encoded(picture(), format)
+    data = encoded(picture(40, 30), format)
     end = len(data)
     for length in {*range(30, end, 7), *range(end - 12, end)}:
         refused = WALKS[format](data[:length], CONFIG)
@@ -66,13 +57,13 @@ def test_an_image_cut_anywhere_is_refused_as_truncated(format: str) -> None:
 
 @pytest.mark.parametrize("format", WALKS)
 def test_what_follows_the_end_is_left_behind(format: str) -> None:
-    data = encoded(picture(), format)
+    data = encoded(picture(40, 30), format)
     hidden = WALKS[format](data + b"PK\3\4 an archive", CONFIG)
     assert hidden == WALKS[format](data, CONFIG)
 
 
 def test_every_kind_of_jpeg_metadata_is_left_behind_and_its_tables_stay() -> None:
-    plain = encoded(picture(), "JPEG", progressive=True)
+    plain = encoded(picture(40, 30), "JPEG", progressive=True)
     exif = b"Exif\0\0" + b"MM\0*" + b"secret place"
     thumbnailed = b"JFIF\0\1\1\0\0\1\0\1" + bytes([1, 1]) + b"rgb"
     bodies = (
@@ -90,7 +81,7 @@ def test_every_kind_of_jpeg_metadata_is_left_behind_and_its_tables_stay() -> Non
 
 
 def test_of_jfif_and_adobe_only_what_colours_mean_is_left() -> None:
-    plain = encoded(picture(), "JPEG")
+    plain = encoded(picture(40, 30), "JPEG")
     jfif = [b"JFIF\0\1\2" + unit + b"\1\2\1\2\0\0" for unit in (b"\1", b"\2")]
     adobe = b"Adobe\0\x65\x11\x22\x33\x44\1"
     told = [segment(0xE0, one) for one in jfif] + [segment(0xEE, adobe + b"secret")] * 3 + [segment(0xEE, b"Adobe 2")]
@@ -101,13 +92,13 @@ def test_of_jfif_and_adobe_only_what_colours_mean_is_left() -> None:
 
 @pytest.mark.parametrize("code", [0xDC, 0xDE, 0xDF, 0xF0, 0xFD, 0x02, 0xBF, 0xC8])
 def test_no_segment_is_left_that_is_not_known_to_be_needed(code: int) -> None:
-    plain = encoded(picture(), "JPEG")
+    plain = encoded(picture(40, 30), "JPEG")
     stream = walk_jpeg(plain[:20] + segment(code, b"secret") + plain[20:], CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain
 
 
 def test_metadata_between_the_scans_of_a_progressive_jpeg_is_left_behind() -> None:
-    plain = encoded(picture(), "JPEG", progressive=True)
+    plain = encoded(picture(40, 30), "JPEG", progressive=True)
     second = plain.index(b"\xff\xda", plain.index(b"\xff\xda") + 2)
     stream = walk_jpeg(plain[:second] + segment(0xFE, b"secret") + plain[second:], CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain
@@ -119,7 +110,7 @@ def test_the_header_of_a_jpeg_says_its_size() -> None:
 
 
 def test_png_metadata_are_left_behind_and_transparency_stays() -> None:
-    plain = encoded(picture().convert("P"), "PNG", transparency=3)
+    plain = encoded(picture(40, 30).convert("P"), "PNG", transparency=3)
     extra = (chunk(b"tEXt", b"Comment\0secret"), chunk(b"tIME", bytes(7)), chunk(b"eXIf", b"MM\0*secret"))
     stream = walk_png(after_header(plain, *extra), CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain and stream.exif == b"MM\0*secret"
@@ -127,7 +118,7 @@ def test_png_metadata_are_left_behind_and_transparency_stays() -> None:
 
 
 def test_a_png_has_no_room_for_more_than_pixels() -> None:
-    plain = encoded(picture(), "PNG")
+    plain = encoded(picture(40, 30), "PNG")
     stuffed = after_header(plain[:-12], chunk(b"PLTE", b"secret")) + chunk(b"IEND", b"secret")
     stream = walk_png(stuffed, CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain
@@ -136,7 +127,7 @@ def test_a_png_has_no_room_for_more_than_pixels() -> None:
 
 
 def test_a_png_chunk_with_a_wrong_checksum_is_refused_unless_not_strict() -> None:
-    data = bytearray(encoded(picture(), "PNG"))
+    data = bytearray(encoded(picture(40, 30), "PNG"))
     at = data.index(b"IDAT")
     (length,) = struct.unpack(">I", data[at - 4 : at])
     data[at + 4 + length] ^= 1  # the first byte of the checksum itself: the pixels are whole
@@ -155,26 +146,26 @@ def test_a_png_chunk_with_a_wrong_checksum_is_refused_unless_not_strict() -> Non
     ids=["zTXt", "iTXt", "iCCP"],
 )
 def test_png_metadata_that_inflate_without_measure_are_a_bomb(bomb: bytes) -> None:
-    refused = walk_png(after_header(encoded(picture(), "PNG"), bomb), CONFIG)
+    refused = walk_png(after_header(encoded(picture(40, 30), "PNG"), bomb), CONFIG)
     assert isinstance(refused, Refused) and refused.reason == "metadata_bomb"
 
 
 def test_an_ordinary_compressed_profile_is_no_bomb() -> None:
     profile = random.Random(0).randbytes(3000)
-    data = encoded(picture(), "PNG", icc_profile=profile)
+    data = encoded(picture(40, 30), "PNG", icc_profile=profile)
     stream = walk_png(data, ImageConfig(icc=True))
     assert isinstance(stream, Stream) and stream.icc == profile
 
 
 def test_webp_metadata_are_left_behind_and_a_single_chunk_stays() -> None:
-    plain = encoded(picture(), "WEBP")
-    data = encoded(picture(), "WEBP", exif=b"Exif\0\0MM\0*secret", xmp=b"secret", icc_profile=b"secret profile")
+    plain = encoded(picture(40, 30), "WEBP")
+    data = encoded(picture(40, 30), "WEBP", exif=b"Exif\0\0MM\0*secret", xmp=b"secret", icc_profile=b"secret profile")
     stream = walk_webp(data, CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain and stream.exif == b"MM\0*secret"
 
 
 def test_webp_transparency_stays() -> None:
-    image = picture().convert("RGBA")
+    image = picture(40, 30).convert("RGBA")
     image.putalpha(100)
     stream = walk_webp(encoded(image, "WEBP", xmp=b"secret"), CONFIG)
     assert isinstance(stream, Stream) and b"secret" not in stream.data
@@ -183,14 +174,14 @@ def test_webp_transparency_stays() -> None:
 
 @pytest.mark.parametrize("kind", [b"ANIM", b"VP8 ", b"VP8L", b"XMP ", b"ZZZZ"])
 def test_a_still_webp_is_one_picture_and_nothing_else(kind: bytes) -> None:
-    plain = encoded(picture(), "WEBP")
+    plain = encoded(picture(40, 30), "WEBP")
     content = plain[8:] + kind + struct.pack("<I", 28) + b"secret".ljust(28)
     stream = walk_webp(b"RIFF" + struct.pack("<I", len(content)) + content, CONFIG)
     assert isinstance(stream, Stream) and stream.data == plain
 
 
 def test_a_webp_of_another_size_than_its_canvas_is_damaged() -> None:
-    data = bytearray(encoded(picture(), "WEBP", xmp=b"x"))
+    data = bytearray(encoded(picture(40, 30), "WEBP", xmp=b"x"))
     data[24] += 1  # the canvas
     refused = walk_webp(bytes(data), CONFIG)
     assert isinstance(refused, Refused) and refused.reason == "damaged"
@@ -208,7 +199,7 @@ def test_of_an_animation_only_the_first_frame_is_left(format: str) -> None:
 
 
 def test_a_gif_frame_beyond_the_canvas_counts_for_its_size() -> None:
-    data = bytearray(encoded(picture(), "GIF"))
+    data = bytearray(encoded(picture(40, 30), "GIF"))
     at = data.index(b"\x2c", 13 + (3 << (data[10] & 7) + 1))
     struct.pack_into("<H", data, at + 1, 60_000)
     stream = walk_gif(bytes(data), CONFIG)
