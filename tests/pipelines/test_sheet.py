@@ -2,219 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from PIL import Image
 
 from pipelines import sheet
-from pipelines.core import ledger
-from pipelines.core.identity import content_hash, record_id
+from pipelines.core.identity import record_id
 from pipelines.core.shards import write_shard
 from pipelines.images_page import against
-from schemas.base import Record
 from schemas.image import IMAGE, THUMBNAIL
-from schemas.manifest import MANIFEST_PATH, Manifest
-from schemas.signals import signals_record
-from schemas.signature import CLUSTER
+from schemas.manifest import MANIFEST_PATH
 
-FILES = ["index.html", "labels.csv", "removals.csv", "similarities.csv", "sizes.csv", "totals.json"]
-HOSTILE = "<script>alert('名')</script>\u202e\n\"><img src=x onerror=alert(1)>"
-
-
-def png(width: int = 40, height: int = 40, value: int = 99, mode: str = "L", form: str = "PNG") -> bytes:
-    sink = io.BytesIO()
-    Image.new(mode, (width, height), value if mode == "L" else (value,) * len(mode)).save(sink, form)
-    return sink.getvalue()
-
-
-@dataclass(frozen=True)
-class One:
-    """An image of a corpus made by hand, and what was decided on it: (reason, score, limit), or (kept, similarity)."""
-
-    locator: str
-    shard: str = "a-0"
-    data: bytes = b""
-    label: str | None = None
-    caption: str | None = None
-    size: tuple[int, int] = (320, 240)
-    sharpness: float = 50.0
-    rule: tuple[str, float | None, float | None] | None = None
-    copy: tuple[str, float | None] | None = None
-    reason: str = "near_duplicate"
-
-    @property
-    def source(self) -> str:
-        return self.shard.partition("-")[0]
-
-    @property
-    def id(self) -> bytes:
-        return record_id(self.source, self.locator)
-
-
-def _batch(record: Record, rows: list[list[Any]]) -> pa.RecordBatch:
-    columns = list(zip(*rows, strict=True)) or [()] * len(record.fields)
-    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, record.schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=record.schema)
-
-
-def _commit(root: Path, stage: str, tables: list[tuple[str, pa.RecordBatch]], books: Any, inputs: list[str]) -> str:
-    shards = [write_shard(str(root), path, batch.schema, [batch], rows_per_batch=2) for path, batch in tables]
-    manifest = Manifest(stage, {}, {}, inputs, shards, books)
-    (root / MANIFEST_PATH).parent.mkdir(parents=True)
-    (root / MANIFEST_PATH).write_bytes(manifest.to_json())
-    return manifest.sha256()
-
-
-def _ledger(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
-    names = sorted({name for row in rows for name in row})
-    return ledger.rows({name: [row.get(name) for row in rows] for name in names}, len(rows))
-
-
-Lost = tuple[str, str, str, str]  # shard, locator, reason, detail
-
-
-def write(folder: Path, images: Sequence[One], lost: Sequence[Lost] = (), stage: str = "clean") -> Path:
-    """Write folder/clean and folder/dedupe as the stages do; returns the folder."""
-    clean: list[tuple[str, pa.RecordBatch]] = []
-    dedupe: list[tuple[str, pa.RecordBatch]] = []
-    books, later = [], []
-    groups: dict[bytes, set[bytes]] = {}
-    ids = {one.locator: one.id for one in images}
-    for one in images:
-        if one.copy:
-            kept = ids.get(one.copy[0], record_id("other", one.copy[0]))
-            groups.setdefault(kept, {kept}).add(one.id)
-    cluster = {member: (min(group), len(group)) for group in groups.values() for member in group}
-    record = signals_record(("sharpness",))
-    for shard in sorted({one.shard for one in images} | {row[0] for row in lost}):
-        rows = sorted((one for one in images if one.shard == shard), key=lambda one: one.id)
-        clean += [
-            (f"images/shard-{shard}.arrow", _batch(IMAGE, [_image(one) for one in rows])),
-            (f"thumbnails/shard-{shard}.arrow", _batch(THUMBNAIL, [_thumbnail(one) for one in rows])),
-            (f"signals/shard-{shard}.arrow", _batch(record, [[one.id, one.sharpness] for one in rows])),
-        ]
-        source = shard.partition("-")[0]
-        same = {"source": source, "stage": stage}
-        gone = [
-            {**same, "id": one.id, "action": "removed", "reason": one.rule[0], "score": one.rule[1],
-             "threshold": one.rule[2], "locator": one.locator}
-            for one in rows if one.rule
-        ] + [
-            {**same, "id": record_id(source, locator), "action": "rejected", "reason": reason, "locator": locator,
-             "detail": detail}
-            for where, locator, reason, detail in lost if where == shard
-        ]  # fmt: skip
-        copies = [
-            {"source": source, "stage": "dedupe", "id": one.id, "action": "removed", "reason": one.reason,
-             "locator": one.locator, "kept_id": ids.get(one.copy[0], record_id("other", one.copy[0])),
-             "similarity": one.copy[1]}
-            for one in rows if one.copy
-        ]  # fmt: skip
-        clean.append((f"ledger/shard-{shard}.arrow", _ledger(gone)))
-        dedupe.append((f"ledger/shard-{shard}.arrow", _ledger(copies)))
-        members = [[one.id, *cluster[one.id]] for one in rows if one.id in cluster]
-        dedupe.append((f"clusters/shard-{shard}.arrow", _batch(CLUSTER, members)))
-        books.append(ledger.count({source: len(rows) + sum(row[0] == shard for row in lost)}, [_ledger(gone)]))
-        later.append(ledger.count({source: sum(not one.rule for one in rows)}, [_ledger(copies)]))
-    known = _commit(folder / "clean", stage, clean, ledger.add(books), [])
-    _commit(folder / "dedupe", "dedupe", dedupe, ledger.add(later), [known])
-    return folder
-
-
-def _image(one: One) -> list[Any]:
-    data = one.data or png(value=len(one.locator))
-    return [
-        one.id, one.source, one.locator, one.locator, {"bytes": data, "path": "x.png"}, *one.size, one.label,
-        one.caption, content_hash(data), bytes(32), None,
-    ]  # fmt: skip
-
-
-def _thumbnail(one: One) -> list[Any]:
-    return [one.id, content_hash(one.locator.encode()), *one.size, 2048, bytes(4096)]
-
-
-def run(folder: Path, *options: str) -> dict[str, bytes]:
-    """Run the command on a folder of `write`; the files of the report."""
-    output = folder / "report"
-    assert sheet.main([str(folder / "clean"), "--output", str(output), *options]) == 0
-    assert sorted(path.name for path in output.iterdir()) == FILES
-    return {path.name: path.read_bytes() for path in output.iterdir()}
-
-
-def rows(content: bytes) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(content.decode())))[1:]
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, and the captions of its images by section."""
-
-    VOID = ("meta", "rect", "img")
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.tags: list[tuple[str, dict[str, Any]]] = []
-        self.sections: dict[str, list[str]] = {}
-        self.text = self.section = ""
-        self.feed(content.decode())
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "section":
-            self.section = dict(attrs)["aria-labelledby"] or ""
-        if tag == "figcaption":
-            self.sections.setdefault(self.section, []).append("")
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert tag in self.VOID or self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        data = data.replace("\N{NO-BREAK SPACE}", " ")
-        self.text += data
-        if "figcaption" in self.stack and data.strip():
-            self.sections[self.section][-1] += f"{data.strip()}|"
-
-    def all(self, tag: str) -> list[dict[str, Any]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-CORPUS = [
-    One("cats/1.jpg", label="cat", size=(320, 240)),
-    One("cats/2.jpg", label="cat", size=(320, 240), sharpness=34.5),
-    One("cats/3.jpg", label="cat", size=(1, 4096), sharpness=9.5, rule=("min_sharpness", 9.5, 34.25)),
-    One("cats/4.jpg", label="cat", size=(320, 255), sharpness=34.0, rule=("min_sharpness", 34.0, 34.25)),
-    One("狗/一.jpg", "b-0", label="狗", caption="一只黑色的狗在公园里跑", size=(256, 256)),
-    One("狗/二.jpg", "b-0", label="狗", size=(512, 300), copy=("狗/一.jpg", 0.95)),
-    One("狗/三.jpg", "b-1", label="狗", size=(512, 300), copy=("狗/一.jpg", 0.29 / 0.3)),
-    One("狗/四.jpg", "b-1", size=(512, 300), copy=("狗/一.jpg", 1.0), reason="exact_duplicate"),
-    One("old.jpg", "b-1", size=(512, 300), copy=("gone.jpg", None), reason="near_duplicate"),
-]
-LOST = [("a-0", "cats/5.jpg", "truncated", "the file ends early"), ("b-1", "狗/x.jpg", "truncated", "again")]
+from .sheets import (
+    CORPUS,
+    LOST,
+    One,
+    Page,
+    batch,
+    commit,
+    image,
+    options,
+    png,
+    rows,
+    run,
+    thumbnail,
+    write,
+)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write(tmp_path, CORPUS, LOST)
-
-
-def options(folder: Path, *more: str) -> tuple[str, ...]:
-    return ("--duplicates", str(folder / "dedupe"), *more)
 
 
 def test_totals_account_for_every_image(folder: Path) -> None:
@@ -317,89 +136,6 @@ def test_dead_letters_of_ingest_are_found_beside_it(folder: Path, tmp_path: Path
     assert ["too_large", "1", "ingest", "rejected"] in rows(files["removals.csv"])
 
 
-def test_the_page_loads_nothing_and_believes_nothing(tmp_path: Path) -> None:
-    hostile = One(HOSTILE, label=HOSTILE, caption=HOSTILE, shard=f"{HOSTILE.replace('/', '')}-0")
-    again = One(HOSTILE + "2", shard=hostile.shard, label=HOSTILE, rule=(f"min_{HOSTILE}", 1.0, 2.0))
-    folder = write(tmp_path, [hostile, again], [(hostile.shard, HOSTILE, HOSTILE, HOSTILE)])
-    page = Page(run(folder)["index.html"])
-    tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "form", "base", "audio", "video"}
-    names = {name for _, attributes in page.tags for name in attributes}
-    assert not {name for name in names if name.startswith("on")} and not names & {"style", "srcset", "action"}
-    assert {attributes["href"][:1] for attributes in page.all("a")} == {"#"}
-    assert all(re.fullmatch(r"data:image/webp;base64,[A-Za-z0-9+/=]+", one["src"]) for one in page.all("img"))
-    policy = next(one["content"] for one in page.all("meta") if "http-equiv" in one)
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    assert "\u202e" not in page.text and "<script>alert('名')</script>" in page.text
-    assert page.all("img")[0]["alt"].startswith("<script>alert('名')</script>")
-
-
-def test_no_text_turns_its_direction_is_a_formula_or_fills_the_page(tmp_path: Path) -> None:
-    turned = "\u061c\u200e\u200f\u202e\u2066\u206a\u206f猫"
-    texts = (turned, '=HYPERLINK("http://x")', "x" * 5000)
-    files = run(write(tmp_path, [One(f"{turned}{i}.jpg", label=text, caption=text) for i, text in enumerate(texts)]))
-    page = files["index.html"].decode()
-    assert "猫" in page and not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]", page)
-    assert "x" * 241 not in page
-    labels = [row[0] for row in rows(files["labels.csv"])]
-    assert labels == ['\'=HYPERLINK("http://x")', "x" * 240 + "…", "猫"]
-
-
-def test_every_image_has_a_text_and_every_link_a_target(folder: Path) -> None:
-    page = Page(run(folder, *options(folder))["index.html"])
-    assert page.all("html") == [{"lang": "en"}] and all(one["alt"] for one in page.all("img"))
-    targets = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    assert {one["href"][1:] for one in page.all("a")} == targets
-    assert {one["aria-labelledby"] for one in page.all("section")} == targets
-    chinese = [
-        attributes["lang"] for tag, attributes in page.tags if tag in ("b", "bdi", "span") and "lang" in attributes
-    ]
-    assert "zh" in chinese
-
-
-def _shown(content: bytes) -> list[Image.Image]:
-    return [Image.open(io.BytesIO(base64.b64decode(one["src"].partition(",")[2]))) for one in Page(content).all("img")]
-
-
-def test_images_are_small_and_nothing_of_the_file_but_its_pixels_is_on_the_page(tmp_path: Path) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8))
-    sink = io.BytesIO()
-    exif = Image.Exif()
-    exif[270] = "where I live"
-    noise.save(sink, "JPEG", quality=95, exif=exif, icc_profile=b"icc " * 50, comment=b"a comment")
-    content = run(write(tmp_path, [One("big", data=sink.getvalue())]))["index.html"]
-    (found,) = _shown(content)
-    assert (found.size, found.format, found.info.get("exif"), found.info.get("icc_profile")) == (
-        (192, 144),
-        "WEBP",
-        None,
-        None,
-    )
-    assert len(content) < 40_000
-
-
-@pytest.mark.parametrize("form, mode", [("TIFF", "RGB"), ("BMP", "RGB"), ("GIF", "L"), ("PNG", "LA"), ("TIFF", "CMYK")])
-def test_every_format_of_clean_is_shown(tmp_path: Path, form: str, mode: str) -> None:
-    (found,) = _shown(run(write(tmp_path, [One("x", data=png(20, 10, 99, mode, form))]))["index.html"])
-    assert found.size == (20, 10)
-    pixel = np.asarray(found.convert("RGBA"))[5, 5].tolist()
-    assert pixel == {"LA": [99, 99, 99, 99], "CMYK": [95, 95, 95, 255]}.get(mode, [99, 99, 99, 255])
-
-
-def test_tiny_images_are_exact_and_sixteen_bits_are_not_clipped(tmp_path: Path) -> None:
-    sink = io.BytesIO()
-    Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], np.uint16)).save(sink, "PNG")
-    content = run(write(tmp_path, [One("x", data=sink.getvalue())]))["index.html"]
-    (found,) = _shown(content)
-    assert np.asarray(found.convert("L")).tolist() == [[0, 128, 255]] and b'class="pic tiny"' in content
-
-
-def test_an_image_that_cannot_be_decoded_leaves_a_note(tmp_path: Path) -> None:
-    files = run(write(tmp_path, [One("x", data=b"no image"), One("y", data=png()[:60]), One("z")]))
-    page = Page(files["index.html"])
-    assert page.text.count("This image cannot be shown.") == 2 and len(page.all("img")) == 1
-
-
 def test_the_page_does_not_depend_on_the_sharding(tmp_path: Path) -> None:
     many = [
         One(
@@ -455,7 +191,7 @@ def test_shares_of_a_page() -> None:
 def test_wrong_directories_get_one_clear_line(
     folder: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _commit(folder / "ingest", "ingest", [("images/shard-0.arrow", _batch(IMAGE, [_image(CORPUS[0])]))], {}, [])
+    commit(folder / "ingest", "ingest", [("images/shard-0.arrow", batch(IMAGE, [image(CORPUS[0])]))], {}, [])
     write(folder / "elsewhere", [One("x", "z-0")])
     paths = [one if one.startswith("-") else str(folder / one) for one in given]
     assert sheet.main([*paths, "--output", str(folder / "report")]) == 1
@@ -467,7 +203,7 @@ def test_wrong_directories_get_one_clear_line(
 
 def test_a_dedupe_that_found_nothing_is_shown_as_that(folder: Path) -> None:
     known = sheet.Dataset.open(str(folder / "clean"))
-    _commit(folder / "none", "dedupe", [], known.books, known.sha256s)
+    commit(folder / "none", "dedupe", [], known.books, known.sha256s)
     argv = [str(folder / "clean"), "--duplicates", str(folder / "none"), "--output", str(folder / "report")]
     assert sheet.main(argv) == 0
     assert json.loads((folder / "report" / "totals.json").read_text())["duplicates"] == 0
@@ -476,8 +212,8 @@ def test_a_dedupe_that_found_nothing_is_shown_as_that(folder: Path) -> None:
 def test_tables_that_are_not_row_for_row_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((folder / "clean" / MANIFEST_PATH).read_text())
     shard = next(one for one in manifest["shards"] if one["path"] == "thumbnails/shard-a-0.arrow")
-    lines = [_thumbnail(one) for one in CORPUS[3::-1]]
-    found = write_shard(str(folder / "clean"), shard["path"], THUMBNAIL.schema, [_batch(THUMBNAIL, lines)])
+    lines = [thumbnail(one) for one in CORPUS[3::-1]]
+    found = write_shard(str(folder / "clean"), shard["path"], THUMBNAIL.schema, [batch(THUMBNAIL, lines)])
     shard |= {"bytes": found.bytes, "sha256": found.sha256, "row_hash": found.row_hash}
     (folder / "clean" / MANIFEST_PATH).write_text(json.dumps(manifest))
     assert sheet.main([str(folder / "clean"), "--output", str(folder / "report")]) == 1
