@@ -1,6 +1,6 @@
 """Measure near-duplicate detection of images: recall of generated copies, pairs among others, and speed.
 
-    python benchmarks/image_dedupe.py [recall] [pairs] [speed] [--images 300] [--peer PYTHON] [--keep DIR]
+    python benchmarks/image_dedupe.py [recall] [pairs] [speed] [--images 600] [--peer PYTHON] [--keep DIR]
 
 recall: copies of some photographs, made in the ways of image_copies.py, go through `ingest --images`, `clean` and
 `dedupe` as a user runs them; a copy is found where it is in the cluster of its original. pairs: what dedupe removes of
@@ -176,7 +176,7 @@ def main() -> int:
     """Run what was asked for; all without a choice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["recall", "pairs", "speed", []])
-    parser.add_argument("--images", type=int, default=300, help="photographs that copies are made of for the recall")
+    parser.add_argument("--images", type=int, default=600, help="photographs that copies are made of for the recall")
     parser.add_argument("--peer", help="a Python that has imagededup 0.3.3")
     parser.add_argument("--keep", type=Path, help="write what is made here, and keep it")
     args = parser.parse_args()

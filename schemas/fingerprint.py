@@ -6,9 +6,11 @@ from schemas.base import Record, field
 from schemas.document import ID
 from schemas.image import THUMBNAIL_SIDE
 
+CAPTION = "caption_"  # that the names of a caption's columns begin with
 
-def fingerprint_record(views: int) -> Record:
-    """Make the record type for fingerprints of `views` views."""
+
+def fingerprint_record(views: int, permutations: int = 0) -> Record:
+    """Make the record type for fingerprints of `views` views, and of captions where there are permutations."""
     return Record(
         "fingerprint",
         (1, 0),
@@ -33,10 +35,28 @@ def fingerprint_record(views: int) -> Record:
                 "256-bit difference hash of the whole image",
             ),
             field("thumbnail", pa.binary(THUMBNAIL_SIDE * THUMBNAIL_SIDE), "64 × 64 grey values of the whole image"),
+            *(caption_fields(permutations) if permutations else ()),
         ),
     )
 
 
-def validate(table: pa.Table, views: int, where: str = "table") -> None:
-    """Raise SchemaError where `table` is not a valid table of fingerprints of `views` views."""
-    fingerprint_record(views).validate(table, where)
+def caption_fields(permutations: int) -> tuple[pa.Field, ...]:
+    """The columns of captions: those of `schemas.signature`, under names that begin with CAPTION."""
+    return (
+        field(f"{CAPTION}shingle_count", pa.uint32(), "distinct shingles of the caption; 0 where it takes no part"),
+        field(
+            f"{CAPTION}signature",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False), permutations),
+            "MinHash signature of the caption's shingles",
+        ),
+        field(
+            f"{CAPTION}sketch",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
+            "the k smallest distinct mixed shingle hashes of the caption, ascending",
+        ),
+    )
+
+
+def validate(table: pa.Table, views: int, where: str = "table", permutations: int = 0) -> None:
+    """Raise SchemaError where `table` is not a valid table of such fingerprints."""
+    fingerprint_record(views, permutations).validate(table, where)

@@ -1,12 +1,11 @@
 """Verify that two images are copies of one another, from their thumbnails alone.
 
-Grey values correlate well between any two objects before a white wall. Detail does not: the values less their local
-mean. That of 16 × 16 cells says which view of one image the other may be; this view is shifted and scaled until it fits
-best, and then the detail of 32 × 32 cells decides, after one image was given the other's tones (its histogram: that
-undoes brightness, contrast, gamma and clipping). A copy keeps its detail, other photographs of the same thing do not.
+The detail of 16 × 16 cells, grey values less the mean around them, says which view of one image the other may be; this
+view is shifted and scaled until it fits best, and then the detail of 32 × 32 cells decides (see
+`pipelines.images.detail`). A copy keeps its detail, other photographs of the same thing do not.
 
-What covers a part of a copy, a watermark box, spoils that; there the finer hash must agree, and the detail of the three
-quarters of the area that agree best. The limits were measured on Caltech 101: see docs/images-dedupe.md.
+A box over a part of a copy, a watermark, spoils that; there the finer hash must agree, and the detail beside the box.
+The limits were measured on Caltech 101: see docs/images-dedupe.md.
 """
 
 from __future__ import annotations
@@ -16,31 +15,29 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from pipelines.images.detail import CELLS, RING, SCALE, detail_agreement, uncovered_agreement
 from pipelines.images.hashing import WORDS, bit_count
-from pipelines.images.views import FULL, SIDE, greys, integral
+from pipelines.images.views import FULL, SIDE, greys, integral, pictures
 
 NOT_SIMILAR, CORRELATED, COVERED = 0, 1, 2
 COARSE = 16  # cells of a side, where views are compared to find the one that fits
-CELLS = 32  # of a side, where detail is compared
-SCALE = 4  # parts of a grey level
-_LEVELS = 255 * SCALE + 1
 _GATE = 0.8  # least correlation of coarse detail; copies were above 0.87, 95 % of the other candidates below 0.73
 _DETAIL_GATES = (0.5, 0.75)  # the same of fine detail before the search for the best fit, and half way
-_STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first; the last is on CELLS
+_STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first
 _MOVES = 6  # at most, with one step
 _GAIN = 1e-5
 _LEAST_SIDE = FULL // 2
-_REACH = 2  # cells around one that its local mean is of
-_BLOCK, _BLOCKS = 4, CELLS // 4  # cells of a block's side, blocks of a side
-_LEFT_OUT = _BLOCKS * _BLOCKS // 4  # blocks that may be covered
+_BESIDE = 4  # beside a box, tones and place are the same: so much less of the detail may differ there than elsewhere
 
 
 class Limits(NamedTuple):
-    """What a copy must reach. correlation: of the detail. hash_distance: most bits of 256 that differ where a part is
-    covered. uncovered: correlation of the detail of the other parts there.
+    """What a copy must reach. correlation: of the detail. local_change: most that the worst four of 64 blocks may
+    contribute to what differs. hash_distance: most bits of 256 that differ where a box covers a part. uncovered:
+    correlation of the detail beside it.
     """
 
     correlation: float
+    local_change: float
     hash_distance: int
     uncovered: float
 
@@ -48,10 +45,10 @@ class Limits(NamedTuple):
 def coarse_views(thumbnails: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Make what `compare` looks at first: the detail of views, int16[n, views, 256], and its norm, float64[n, views].
 
-    thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`. The detail is nine times a grey value
-    less the 3 × 3 around it.
+    thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`; flips are left out. The detail is nine
+    times a grey value less the 3 × 3 around it.
     """
-    return _coarse(thumbnails, views)  # type: ignore[no-any-return]
+    return _coarse(thumbnails, pictures(views))  # type: ignore[no-any-return]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -103,11 +100,12 @@ def _best_view(whole, norm, views, norms):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of grey values: int32[32, 32] each."""
-    size = np.int64(a.size)
+    """Correlation of the grey values inside the ring: int32[16, 16] or int32[32, 32] each."""
+    inner = a.shape[0] - 2 * RING
+    size = np.int64(inner * inner)
     sum_a, sum_b, aa, bb, ab = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
+    for i in range(RING, RING + inner):
+        for j in range(RING, RING + inner):
             x, y = np.int64(a[i, j]), np.int64(b[i, j])
             sum_a += x
             sum_b += y
@@ -162,142 +160,25 @@ def _inside(box):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _toned(a, b, out):  # type: ignore[no-untyped-def]
-    """Give the values of one image the histogram of another: a value becomes the mean of those of the same ranks."""
-    have, give = np.zeros(_LEVELS, np.int64), np.zeros(_LEVELS, np.int64)
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            have[a[i, j]] += 1
-            give[b[i, j]] += 1
-    becomes = np.zeros(_LEVELS, np.float64)
-    level, left = 0, give[0]
-    for value in range(_LEVELS):
-        wanted, total = have[value], np.int64(0)
-        while wanted > 0:
-            while left == 0:
-                level += 1
-                left = give[level]
-            taken = min(wanted, left)
-            total += taken * level
-            wanted -= taken
-            left -= taken
-        if have[value] > 0:
-            becomes[value] = total / have[value]
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            out[i, j] = becomes[a[i, j]]
-
-
-@numba.njit(nogil=True, cache=True)
-def _detail(values, out):  # type: ignore[no-untyped-def]
-    """Subtract from each value the mean of the 5 × 5 around it; at the edge the last row and column are repeated."""
-    size = values.shape[0]
-    across = np.empty((size, size), np.float64)
-    for i in range(size):
-        for j in range(size):
-            total = 0.0
-            for k in range(-_REACH, _REACH + 1):
-                total += values[i, min(max(j + k, 0), size - 1)]
-            across[i, j] = total
-    for i in range(size):
-        for j in range(size):
-            total = 0.0
-            for k in range(-_REACH, _REACH + 1):
-                total += across[min(max(i + k, 0), size - 1), j]
-            out[i, j] = values[i, j] - total / ((2 * _REACH + 1) * (2 * _REACH + 1))
-
-
-@numba.njit(nogil=True, cache=True)
-def _fitted_detail(own, whole, sums, start, cells):  # type: ignore[no-untyped-def]
-    """Correlation of detail of a whole image and a view that is made to fit; -1 where it does not come near.
+def _fitted_agreement(own, whole, sums, start, cells):  # type: ignore[no-untyped-def]
+    """Agreement in detail of a whole image and a view that is made to fit; (-1, 0) where it does not come near.
 
     own, sums: integrals of the whole image and of the other one. whole: grey values of the former.
     """
     fitted = np.empty((CELLS, CELLS), np.int32)
     greys(sums, start[0], start[1], start[2], start[3], SCALE, cells, fitted)
-    if detail_correlation(whole, fitted) < _DETAIL_GATES[0]:
-        return -1.0
+    if detail_agreement(whole, fitted)[0] < _DETAIL_GATES[0]:
+        return -1.0, 0.0
     box = start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
     greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
     _fit(few, sums, box, 0, len(_STEPS) - 1, few_cells, np.empty((COARSE, COARSE), np.int32))
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    if detail_correlation(whole, fitted) < _DETAIL_GATES[1]:
-        return -1.0
+    if detail_agreement(whole, fitted)[0] < _DETAIL_GATES[1]:
+        return -1.0, 0.0
     _fit(whole, sums, box, len(_STEPS) - 1, len(_STEPS), cells, fitted)
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    return detail_correlation(whole, fitted)
-
-
-@numba.njit(nogil=True, cache=True)
-def _cosine(a, b):  # type: ignore[no-untyped-def]
-    ab, aa, bb = 0.0, 0.0, 0.0
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            ab += a[i, j] * b[i, j]
-            aa += a[i, j] * a[i, j]
-            bb += b[i, j] * b[i, j]
-    return min(1.0, ab / (np.sqrt(aa) * np.sqrt(bb))) if aa > 0 and bb > 0 else 0.0
-
-
-@numba.njit(nogil=True, cache=True)
-def detail_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the detail of two images, each given the other's tones in turn, the better of the two.
-
-    a, b: int32[32, 32], grey values × 4. 0 where one has no detail.
-    """
-    plain, toned = np.empty(a.shape, np.float64), np.empty(a.shape, np.float64)
-    other = np.empty(a.shape, np.float64)
-    best = -1.0
-    for turn in range(2):
-        one, two = (a, b) if turn == 0 else (b, a)
-        _toned(one, two, other)
-        _detail(other, toned)
-        _detail(two, plain)
-        best = max(best, _cosine(toned, plain))
-    return best
-
-
-@numba.njit(nogil=True, cache=True)
-def uncovered_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the detail of two images in those three quarters of their 8 × 8 blocks that agree best.
-
-    a, b: int32[32, 32], grey values × 4. 0 where one has no detail.
-    """
-    detail_a, detail_b = np.empty(a.shape, np.float64), np.empty(a.shape, np.float64)
-    _detail(a, detail_a)
-    _detail(b, detail_b)
-    blocks = np.zeros((_BLOCKS * _BLOCKS, 3), np.float64)
-    for i in range(CELLS):
-        for j in range(CELLS):
-            block = blocks[i // _BLOCK * _BLOCKS + j // _BLOCK]
-            block[0] += detail_a[i, j] * detail_b[i, j]
-            block[1] += detail_a[i, j] * detail_a[i, j]
-            block[2] += detail_b[i, j] * detail_b[i, j]
-    _, aa, bb = _totals(blocks)
-    if aa <= 0 or bb <= 0:
-        return 0.0
-    for _ in range(_LEFT_OUT):
-        worst, most = 0, -np.inf
-        for k in range(len(blocks)):
-            differs = blocks[k, 1] / aa + blocks[k, 2] / bb - 2 * blocks[k, 0] / (np.sqrt(aa) * np.sqrt(bb))
-            if blocks[k, 1] >= 0 and differs > most:
-                worst, most = k, differs
-        blocks[worst, 0], blocks[worst, 1], blocks[worst, 2] = 0, -1, 0
-    ab, aa, bb = _totals(blocks)
-    return min(1.0, ab / (np.sqrt(aa) * np.sqrt(bb))) if aa > 0 and bb > 0 else 0.0
-
-
-@numba.njit(nogil=True, cache=True)
-def _totals(blocks):  # type: ignore[no-untyped-def]
-    """The sums of products of those blocks that are not left out."""
-    ab, aa, bb = 0.0, 0.0, 0.0
-    for k in range(len(blocks)):
-        if blocks[k, 1] >= 0:
-            ab += blocks[k, 0]
-            aa += blocks[k, 1]
-            bb += blocks[k, 2]
-    return ab, aa, bb
+    return detail_agreement(whole, fitted)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -313,7 +194,7 @@ def hash_distance(a: np.ndarray, b: np.ndarray) -> int:
 def resemble(a, b, data, limits):  # type: ignore[no-untyped-def]
     """Whether `compare` would look closer at two images: a quick test that what it finds similar always passes."""
     _, fine, coarse, norms = data
-    if hash_distance(fine[a], fine[b]) <= limits[1]:
+    if hash_distance(fine[a], fine[b]) <= limits[2]:
         return True
     if _best_view(coarse[a, 0], norms[a, 0], coarse[b], norms[b])[1] >= _GATE:
         return True
@@ -332,7 +213,7 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     view_b, fits_b = _best_view(coarse[a, 0], norms[a, 0], coarse[b], norms[b])
     view_a, fits_a = _best_view(coarse[b, 0], norms[b, 0], coarse[a], norms[a])
     distance = hash_distance(fine[a], fine[b])
-    if max(fits_a, fits_b) < _GATE and distance > limits[1]:
+    if max(fits_a, fits_b) < _GATE and distance > limits[2]:
         return NOT_SIMILAR, 0.0
     sums_a, sums_b = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((SIDE + 1, SIDE + 1), np.int64)
     cells = np.empty((CELLS, CELLS), np.int64)
@@ -341,19 +222,25 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     integral(thumbnails[b], 0, sums_b)
     greys(sums_a, 0, 0, FULL, FULL, SCALE, cells, whole_a)
     greys(sums_b, 0, 0, FULL, FULL, SCALE, cells, whole_b)
-    best = detail_correlation(whole_a, whole_b)
-    if best >= limits[0]:
-        return CORRELATED, best
-    if max(fits_a, fits_b) >= _GATE:
+    best = _accepted(detail_agreement(whole_a, whole_b), limits[0], limits[1])
+    if best < 0 and max(fits_a, fits_b) >= _GATE:
         turned = np.empty((SIDE + 1, SIDE + 1), np.int64)
         if fits_b >= fits_a:
             integral(thumbnails[b], views[view_b, 4], turned)
-            best = max(best, _fitted_detail(sums_a, whole_a, turned, views[view_b, :4], cells))
+            found = _fitted_agreement(sums_a, whole_a, turned, views[view_b, :4], cells)
+            best = max(best, _accepted(found, limits[0], limits[1]))
         if fits_a >= fits_b:
             integral(thumbnails[a], views[view_a, 4], turned)
-            best = max(best, _fitted_detail(sums_b, whole_b, turned, views[view_a, :4], cells))
-        if best >= limits[0]:
-            return CORRELATED, best
-    if distance <= limits[1] and uncovered_correlation(whole_a, whole_b) >= limits[2]:
+            found = _fitted_agreement(sums_b, whole_b, turned, views[view_a, :4], cells)
+            best = max(best, _accepted(found, limits[0], limits[1]))
+    if best >= 0:
+        return CORRELATED, best
+    if distance <= limits[2] and _accepted(uncovered_agreement(whole_a, whole_b), limits[3], limits[1] / _BESIDE) >= 0:
         return COVERED, 1.0 - distance / (64 * WORDS)
     return NOT_SIMILAR, 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _accepted(agreement, least, most):  # type: ignore[no-untyped-def]
+    """The correlation, where both it and what differs locally are good enough; else -1."""
+    return agreement[0] if agreement[0] >= least and agreement[1] <= most else -1.0

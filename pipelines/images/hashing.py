@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from pipelines.images.views import FULL, SIDE, areas, border, integral
+from pipelines.images.views import FLIP, FULL, SIDE, areas, border, integral
 
 MARGIN = 1  # grey levels
 BANDS, BAND_BITS = 4, 16  # of a 64-bit hash: two rows of its grid each, so that what covers a part leaves others whole
@@ -20,8 +20,8 @@ WORDS = 4  # of a 256-bit hash
 def difference_hashes(thumbnails: np.ndarray, views: np.ndarray) -> np.ndarray:
     """Hash each view of each image to 64 bits: uint64[n, views].
 
-    thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`. The grid has 9 × 8 cells; the first bit,
-    of the upper left cells, is the most significant.
+    thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`, flips after the whole, in order. The
+    grid has 9 × 8 cells; the first bit, of the upper left cells, is the most significant.
     """
     return _hash_views(thumbnails, views)  # type: ignore[no-any-return]
 
@@ -46,7 +46,8 @@ def band_keys(hashes: np.ndarray, band: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _bits(cells, left, top, right, bottom, words):  # type: ignore[no-untyped-def]
+def _bits(cells, left, top, right, bottom, words, doubt):  # type: ignore[no-untyped-def]
+    """Write the bits, and how far each is from being the other one, in grey levels: float64[bits]."""
     rows, columns = cells.shape
     bit = 0
     for word in range(len(words)):
@@ -58,8 +59,10 @@ def _bits(cells, left, top, right, bottom, words):  # type: ignore[no-untyped-de
             wide, next_wide = middle - here, border(left, right, j + 2, columns) - middle
             # Cells differ in width by a 256th of a pixel: means are compared as fractions, in whole numbers.
             difference = cells[i, j + 1] * wide - cells[i, j] * next_wide
-            if difference > MARGIN * wide * next_wide * height:
+            limit = MARGIN * wide * next_wide * height
+            if difference > limit:
                 words[bit >> 6] |= np.uint64(1) << np.uint64(63 - (bit & 63))
+            doubt[bit] = abs(difference - limit) / (wide * next_wide * height)
             bit += 1
 
 
@@ -68,17 +71,34 @@ def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
     count, kinds = thumbnails.shape[0], views.shape[0]
     out = np.empty((count, kinds), np.uint64)
     sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((8, 9), np.int64)
-    words = np.empty(1, np.uint64)
+    words, doubt, least = np.empty(1, np.uint64), np.empty(64, np.float64), np.empty(64, np.float64)
     for i in range(count):
         turned = -1
         for v in range(kinds):
+            if views[v, FLIP] > 0:
+                out[i, v] = out[i, 0] ^ _least_certain(least)
+                continue
             if views[v, 4] != turned:
                 turned = views[v, 4]
                 integral(thumbnails[i], turned, sums)
             areas(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], cells)
-            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], words)
+            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], words, doubt)
             out[i, v] = words[0]
+            if v == 0:
+                least[:] = doubt
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _least_certain(doubt):  # type: ignore[no-untyped-def]
+    """The least certain bit of each band, which is then taken for certain."""
+    mask = np.uint64(0)
+    for band in range(BANDS):
+        first = BAND_BITS * band
+        bit = first + np.argmin(doubt[first : first + BAND_BITS])
+        doubt[bit] = np.inf
+        mask |= np.uint64(1) << np.uint64(63 - bit)
+    return mask
 
 
 @numba.njit(nogil=True, cache=True)
@@ -86,10 +106,11 @@ def _hash_fine(thumbnails):  # type: ignore[no-untyped-def]
     count = thumbnails.shape[0]
     out = np.empty((count, WORDS), np.uint64)
     sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((16, 17), np.int64)
+    doubt = np.empty(256, np.float64)
     for i in range(count):
         integral(thumbnails[i], 0, sums)
         areas(sums, 0, 0, FULL, FULL, cells)
-        _bits(cells, 0, 0, FULL, FULL, out[i])
+        _bits(cells, 0, 0, FULL, FULL, out[i], doubt)
     return out
 
 

@@ -17,25 +17,41 @@ SIDE = THUMBNAIL_SIDE
 UNIT = 256  # parts of a pixel that a border can lie on
 FULL = SIDE * UNIT
 CORNERS = (0.05, 0.10)  # of both sides that corner crops leave away
-_COLUMNS = 5  # of an array of views: left, top, right, bottom, turn
+FLIP = 5  # the column of a view that says which bit is flipped
+_COLUMNS = 6  # of an array of views: left, top, right, bottom, turn, flip
 
 
-def view_table(crops: Sequence[float], *, corners: bool = False, orientations: bool = False) -> np.ndarray:
-    """List views: int64[n, 5] of left, top, right and bottom in 1/256 pixel, and the turn before that.
+def view_table(
+    crops: Sequence[float], *, corners: bool = False, orientations: bool = False, flips: int = 0
+) -> np.ndarray:
+    """List views: int64[n, 6] of left, top, right and bottom in 1/256 pixel, the turn before that, and the flip.
 
     crops: shares of a side that centred crops leave away at each end. corners: four crops for each of CORNERS, which
     leave away that share of both sides at the other end. orientations: the other seven of the eight. The first view is
-    the whole. turn: 0 to 3 quarter turns against the clock, 4 to 7 mirrored (left for right) before them.
+    the whole. turn: 0 to 3 quarter turns against the clock, 4 to 7 mirrored (left for right) before them. flips: so
+    many times the whole again, at the end; number n has that bit of each band flipped in its hash that is the n-th
+    least certain (Lv et al. 2007, "Multi-Probe LSH").
     """
-    views = [(0, 0, FULL, FULL, 0)]
+    views = [(0, 0, FULL, FULL, 0, 0)]
     for share in crops:
         away = round(share * FULL)
-        views.append((away, away, FULL - away, FULL - away, 0))
+        views.append((away, away, FULL - away, FULL - away, 0, 0))
     for share in CORNERS if corners else ():
         away = round(share * FULL)
-        views += [(left, top, left + FULL - away, top + FULL - away, 0) for top in (0, away) for left in (0, away)]
-    views += [(0, 0, FULL, FULL, turn) for turn in (range(1, 8) if orientations else ())]
+        views += [(left, top, left + FULL - away, top + FULL - away, 0, 0) for top in (0, away) for left in (0, away)]
+    views += [(0, 0, FULL, FULL, turn, 0) for turn in (range(1, 8) if orientations else ())]
+    views += [(0, 0, FULL, FULL, 0, flip) for flip in range(1, flips + 1)]
     return np.array(views, np.int64).reshape(-1, _COLUMNS)
+
+
+def pictures(views: np.ndarray) -> np.ndarray:
+    """Those of the views that differ in what they show: all but the flips."""
+    return views[views[:, FLIP] == 0]
+
+
+def wholes(views: np.ndarray) -> np.ndarray:
+    """Which views show the whole image, as it stands: bool[n]."""
+    return (views[:, :FLIP] == views[0, :FLIP]).all(axis=1)  # type: ignore[no-any-return]
 
 
 @numba.njit(nogil=True, cache=True)

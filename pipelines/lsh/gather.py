@@ -31,8 +31,8 @@ def gather_heads(nodes: np.ndarray, numbering: Nodes, columns: Sequence[str]) ->
     return pa.concat_batches(parts).take(pa.array(_inverse(np.concatenate(positions))))
 
 
-def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int) -> Signed:
-    """Read the signatures and sketches of some documents, in their order."""
+def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int, prefix: str = "") -> Signed:
+    """Read the signatures and sketches of some documents, in their order; prefix: of the columns' names."""
     signed = np.empty((len(nodes), num_perm), np.uint32)
     lengths = np.zeros(len(nodes) + 1, np.int64)
     chunks = []
@@ -42,8 +42,8 @@ def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int) -> Signed:
         for number in np.unique(rows // size).tolist():
             inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]))
             batch, taken = reader.get_batch(number), rows[inside] - number * size
-            signed[where[inside]] = batch.column("signature").flatten().to_numpy().reshape(-1, num_perm)[taken]
-            sketch = batch.column("sketch")
+            signed[where[inside]] = batch.column(f"{prefix}signature").flatten().to_numpy().reshape(-1, num_perm)[taken]
+            sketch = batch.column(f"{prefix}sketch")
             offsets, values = sketch.offsets.to_numpy(), sketch.values.to_numpy()
             lengths[1 + where[inside]] = offsets[taken + 1] - offsets[taken]
             chunks.append((values, offsets, taken, where[inside]))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.core.identity import id_bytes
 from pipelines.images.compare import Limits, coarse_views, resemble
 from pipelines.images.hashing import BAND_BITS, WORDS, bit_count
+from pipelines.images.views import wholes
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
@@ -58,7 +59,7 @@ def thumbnail_values(column: pa.Array) -> np.ndarray:
 def limits_of(config: DedupeConfig) -> Limits:
     """What a copy must reach, of a configuration."""
     images = config.images
-    return Limits(images.correlation, images.hash_distance, images.uncovered)
+    return Limits(images.correlation, images.local_change, images.hash_distance, images.uncovered)
 
 
 def near_edges(
@@ -78,7 +79,7 @@ def near_edges(
         keys[part], entries[part] = _by_id(keys[part], entries[part], numbering)
     nodes, own = np.unique(entries >> VIEW_BITS, return_inverse=True)
     fixed, parent = numbering.fixed(nodes), np.arange(len(nodes))
-    whole = entries & ((1 << VIEW_BITS) - 1) == 0
+    whole = wholes(views)[entries & ((1 << VIEW_BITS) - 1)]
     ends = np.repeat(np.append(starts, len(keys))[1:], sizes)
     begins = np.repeat(starts, sizes)
     gathered, limits = Gathered(numbering, views), limits_of(config)

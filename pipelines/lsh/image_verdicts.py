@@ -1,7 +1,8 @@
 """Decide on images: as `survivors` does on texts, by another measure.
 
 Inside a component, images are taken in the order of the survivor policy. Each is compared with the kept ones that are
-candidates, and removed in favour of the most similar one if that is similar enough. Of images of the same bytes or the
+candidates, and removed in favour of the most similar one if that is similar enough: by its looks, or where none is, by
+its caption. Of images of the same bytes or the
 same pixels only the first is compared; what holds for it holds for its copies.
 """
 
@@ -14,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.core.identity import id_bytes
-from pipelines.images.compare import COVERED, compare
+from pipelines.images.compare import COVERED, NOT_SIMILAR, compare
 from pipelines.images.hashing import bit_count, share_band
+from pipelines.images.views import wholes
+from pipelines.lsh.captions import caption_similarity, gather_captions
 from pipelines.lsh.components import flatten, union
 from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.gather import gather_heads
@@ -24,6 +27,7 @@ from pipelines.lsh.method import HEAD, Decided, refuse_both
 from pipelines.lsh.nodes import Nodes
 from pipelines.lsh.survivors import Verdicts, first_of_content, policy_order, spread
 
+SAME_CAPTION = 3  # how one was found, besides what `compare` says
 _HEADS = (*HEAD, "pixel_hash", "width", "height", "bytes", "deviation", "hashes")
 
 
@@ -35,7 +39,9 @@ def decide(
     views: np.ndarray,
     reasons: Sequence[str],
 ) -> Decided:
-    """Decide on the candidates of whole components; reasons: of equal bytes, near, equal pixels, near but covered."""
+    """Decide on the candidates of whole components; reasons: of equal bytes, near, equal pixels, near but covered, and
+    near by the caption.
+    """
     heads = gather_heads(nodes, numbering, _HEADS)
     refuse_both(heads)
     columns = {
@@ -52,11 +58,11 @@ def decide(
     some, found = _near(nodes, heads, fixed, component[order], unique, numbering, config, views)
     verdicts = spread(some, unique, first, fixed, within=config.within)
     of = np.searchsorted(unique, first)
-    reason = np.where(found[of] == COVERED, 3, 1)
+    reason = np.select([found[of] == COVERED, found[of] == SAME_CAPTION], [3, 4], 1)
     content = id_bytes(heads.column("content_hash"))
     bytes_equal = (content == content[np.maximum(verdicts.kept, 0)]).all(axis=1)
     reason = np.where(verdicts.exact, np.where(bytes_equal, 0, 2), reason).astype(np.uint8)
-    assert len(reasons) == 4
+    assert len(reasons) == 5
     return Decided(
         nodes, heads, verdicts.kept, reason, verdicts.similarity, verdicts.error, verdicts.cluster, verdicts.capped
     )
@@ -94,54 +100,60 @@ def _near(
     hashes = heads.column("hashes").take(rows).flatten().to_numpy().reshape(len(unique), -1)
     taking = ~(flat | small)[unique]
     data = Gathered(numbering, views).take(nodes[unique])
-    settings = (config.images.candidate_distance, config.images.bucket_cap, config.within)
-    kept, similarity, found, cluster, capped = _decide(
-        hashes, taking, component[unique], fixed[unique], data, views, limits_of(config), settings
+    settings = (wholes(views), config.images.candidate_distance, config.images.bucket_cap, config.within)
+    captions = gather_captions(nodes[unique], numbering, config)
+    kept, similarity, error, found, cluster, capped = _decide(
+        hashes, taking, component[unique], fixed[unique], data, captions, views, limits_of(config), settings
     )
-    count = len(unique)
-    return Verdicts(kept, np.zeros(count, np.bool_), similarity, np.zeros(count), cluster, capped), found
+    return Verdicts(kept, np.zeros(len(unique), np.bool_), similarity, error, cluster, capped), found
 
 
 @numba.njit(nogil=True, cache=True)
-def are_candidates(a: np.ndarray, b: np.ndarray, distance: int) -> bool:
+def are_candidates(a: np.ndarray, b: np.ndarray, whole: np.ndarray, distance: int) -> bool:
     """Whether the whole of one image shares a band with a view of the other, and these two hashes are close.
 
-    a, b: uint64[views], hashes of their views, the whole first.
+    a, b: uint64[views], hashes of their views. whole: bool[views], see `pipelines.images.views.wholes`.
     """
-    for v in range(len(a)):
-        for one, other in ((a[0], b[v]), (b[0], a[v])):
-            if bit_count(one ^ other) <= distance and share_band(one, other):
-                return True
+    for w in range(len(a)):
+        if not whole[w]:
+            continue
+        for v in range(len(a)):
+            for one, other in ((a[w], b[v]), (b[w], a[v])):
+                if bit_count(one ^ other) <= distance and share_band(one, other):
+                    return True
     return False
 
 
 @numba.njit(nogil=True, cache=True)
-def _decide(hashes, taking, component, fixed, data, views, limits, settings):  # type: ignore[no-untyped-def]
-    distance, cap, within = settings
+def _decide(hashes, taking, component, fixed, data, captions, views, limits, settings):  # type: ignore[no-untyped-def]
+    whole, distance, cap, within = settings
     rows = len(hashes)
     kept, found = np.full(rows, -1, np.int64), np.zeros(rows, np.int64)
-    similarity, cluster = np.zeros(rows), np.arange(rows)
+    similarity, error, cluster = np.zeros(rows), np.zeros(rows), np.arange(rows)
     stays, count, capped = np.empty(rows, np.int64), 0, np.int64(0)  # the kept images of this component
     for i in range(rows):
         if i > 0 and component[i] != component[i - 1]:
             count = 0
-        if not taking[i]:
+        if not taking[i] and captions.counts[i] == 0:
             continue
         met = 0
         for k in range(0 if fixed[i] else count):
             other = stays[k]
-            if not are_candidates(hashes[i], hashes[other], distance):
-                continue
-            met += 1
-            if met > cap:
-                continue
-            how, value = compare(i, other, data, views, limits)
-            if how != 0:
+            if taking[i] and taking[other] and are_candidates(hashes[i], hashes[other], whole, distance):
+                met += 1
+                if met <= cap:
+                    how, value = compare(i, other, data, views, limits)
+                    if how != NOT_SIMILAR:
+                        union(cluster, i, other)
+                        if found[i] in (NOT_SIMILAR, SAME_CAPTION) or value > similarity[i]:
+                            kept[i], similarity[i], error[i], found[i] = other, value, 0.0, how
+            value, uncertain = caption_similarity(captions, i, other)
+            if value >= captions.threshold and captions.counts[i] > 0:
                 union(cluster, i, other)
-                if value > similarity[i]:
-                    kept[i], similarity[i], found[i] = other, value, how
+                if found[i] == NOT_SIMILAR or (found[i] == SAME_CAPTION and value > similarity[i]):
+                    kept[i], similarity[i], error[i], found[i] = other, value, uncertain, SAME_CAPTION
         capped += max(0, met - cap)
         if kept[i] < 0 and (fixed[i] or within):
             stays[count] = i
             count += 1
-    return kept, similarity, found, flatten(cluster), capped
+    return kept, similarity, error, found, flatten(cluster), capped

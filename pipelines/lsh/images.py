@@ -1,10 +1,10 @@
 """Images: difference hashes of views in bands, candidates whose hashes are close, verified on their thumbnails.
 
-Bands: CONTENT (the bytes), PIXELS, then four of the 64-bit hashes. A near band holds all views of an image, and two
-images are candidates where the whole of one shares a band with a view of the other and these two hashes differ in few
-bits. Buckets of 16 bits are large, so their pairs are looked at where the bucket is (`image_pairs`): only edges between
-images that resemble each other are written, and components stay small. Inside them pairs are compared, in the order of
-the survivor policy (`image_verdicts`).
+Bands: CONTENT (the bytes), PIXELS, then four of the 64-bit hashes, then those of captions if these count. A band of
+hashes holds all views of an image, and two images are candidates where the whole of one shares a band with a view of
+the other and these two hashes differ in few bits. Buckets of 16 bits are large, so their pairs are looked at where the
+bucket is (`image_pairs`): only edges between images that resemble each other are written, and components stay small.
+Inside them pairs are compared, in the order of the survivor policy (`image_verdicts`).
 """
 
 from __future__ import annotations
@@ -23,36 +23,44 @@ from pipelines.images.hashing import BANDS, band_keys, deviations, difference_ha
 from pipelines.images.views import view_table
 from pipelines.lsh import image_verdicts
 from pipelines.lsh.buckets import BUCKET_BYTES, CONTENT, star_edges
+from pipelines.lsh.captions import caption_buckets, caption_edges, joined, permutations, signed_captions
 from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.image_pairs import VIEW_BITS, near_edges, thumbnail_values
 from pipelines.lsh.image_verdicts import featureless
 from pipelines.lsh.method import EXACT, HEAD, INDEX, NEAR, Decided, Linked, Method, Signer
 from pipelines.lsh.nodes import IndexShard, Nodes
-from pipelines.lsh.texts import content_hashes
+from pipelines.lsh.texts import content_hashes, minhash_settings
 from schemas.base import SchemaError
-from schemas.fingerprint import fingerprint_record
+from schemas.fingerprint import CAPTION, fingerprint_record
 from schemas.image import THUMBNAILS
 
 PIXELS, FIRST_NEAR = 0, 1  # bands
-EXACT_PIXELS, COVERED = "exact_pixels", "near_duplicate_covered"
+FIRST_CAPTION = FIRST_NEAR + BANDS
+EXACT_PIXELS, COVERED, NEAR_CAPTION = "exact_pixels", "near_duplicate_covered", "near_caption"
 _MOST_RANGES = 1 << 16  # of a band of 16 bits
 
 
 def views_of(config: ImageDedupeConfig) -> np.ndarray:
     """The views that a configuration asks for: see `pipelines.images.views.view_table`."""
-    return view_table(config.crops, corners=config.corners, orientations=config.orientations)
+    return view_table(config.crops, corners=config.corners, orientations=config.orientations, flips=config.flips)
 
 
-def fingerprints(heads: pa.RecordBatch, thumbnails: pa.RecordBatch, config: ImageDedupeConfig) -> pa.RecordBatch:
-    """Make the index rows of images; heads: columns of HEAD, thumbnails: rows of the table, of the same images."""
-    views = views_of(config)
-    schema, greys = fingerprint_record(len(views)).schema, thumbnail_values(thumbnails.column("thumbnail"))
+def index_schema(config: DedupeConfig) -> pa.Schema:
+    """The schema of the index."""
+    return fingerprint_record(len(views_of(config.images)), permutations(config)).schema
+
+
+def fingerprints(heads: pa.RecordBatch, thumbnails: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
+    """Make the index rows; heads: columns of HEAD and `caption`, thumbnails: rows of the table, of the same images."""
+    views = views_of(config.images)
+    schema, greys = index_schema(config), thumbnail_values(thumbnails.column("thumbnail"))
     columns = {
         **{name: heads.column(name) for name in HEAD},
         **{name: thumbnails.column(name) for name in ("pixel_hash", "width", "height", "bytes", "thumbnail")},
         "deviation": pa.array(deviations(greys)),
         "hashes": _lists(difference_hashes(greys, views), schema.field("hashes").type),
         "fine_hash": _lists(fine_hashes(greys), schema.field("fine_hash").type),
+        **signed_captions(heads.column("caption"), config),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
@@ -62,19 +70,22 @@ def _lists(values: np.ndarray, type_: pa.DataType) -> pa.Array:
 
 
 class ImageSigner(Signer):
-    """Write the index of one shard of images; facts: 'flat' and 'small', how many have only exact copies."""
+    """Write the index of one shard of images.
+
+    Facts: 'flat' and 'small', how many have only exact copies by their looks; 'captions', how many take part.
+    """
 
     def __init__(self, dataset: Dataset, key: str, table: str, root: str, config: DedupeConfig) -> None:
         super().__init__()
         self.dataset, self.key, self.table, self.root, self.config = dataset, key, table, root, config
-        self.facts["flat"] = self.facts["small"] = 0
+        self.facts["flat"] = self.facts["small"] = self.facts["captions"] = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Read thumbnails and a few columns of the images, row for row; yield the index."""
         own = self.config.images
-        schema, path = fingerprint_record(len(views_of(own))).schema, shard_path(INDEX, self.key)
+        schema, path = index_schema(self.config), shard_path(INDEX, self.key)
         # By size: to hash all bytes of the images, for a few columns, would take longer than all else here.
-        heads = self.dataset.open_sized(self.table, self.key).read_all().select(list(HEAD))
+        heads = self.dataset.open_sized(self.table, self.key).read_all().select([*HEAD, "caption"])
         removed, start = self.dataset.removed_ids(self.key), 0
         with ShardWriter(self.root, path, schema, compression=self.config.compression) as writer:
             for thumbnails in self.dataset.batches(THUMBNAILS, self.key):
@@ -83,12 +94,14 @@ class ImageSigner(Signer):
                 part, thumbnails = survivors(part, removed), survivors(thumbnails, removed)
                 if not len(part):
                     continue
-                index = fingerprints(part, thumbnails, own)
+                index = fingerprints(part, thumbnails, self.config)
                 writer.write(index)
                 self.seen += ledger.by_source(part)
                 flat, small = featureless(index, own)
                 self.facts["flat"] += int(flat.sum())
                 self.facts["small"] += int((small & ~flat).sum())
+                if joined(self.config):
+                    self.facts["captions"] += int((index.column(f"{CAPTION}shingle_count").to_numpy() > 0).sum())
                 progress.advance(len(part), thumbnails.nbytes)
                 yield index
         if start != len(heads):
@@ -111,22 +124,26 @@ class Images(Method):
     kind = IMAGE_KIND
     measured = THUMBNAILS
     needs = (THUMBNAILS,)
-    reasons = (EXACT, NEAR, EXACT_PIXELS, COVERED)
-    counted = ("flat", "small", "pairs_compared", "capped_comparisons")
+    reasons = (EXACT, NEAR, EXACT_PIXELS, COVERED, NEAR_CAPTION)
+    counted = ("flat", "small", "captions", "pairs_compared", "captions_compared", "capped_comparisons")
 
     def signing(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The views."""
+        """The views, and what captions were signed with."""
         images = config.get("images", {})
-        known: dict[str, Any] = {name: images.get(name) for name in ("corners", "orientations")}
-        return {"crops": list(images.get("crops") or ()), **known}
+        known: dict[str, Any] = {name: images.get(name) for name in ("corners", "orientations", "flips")}
+        captions = images.get("captions") or {}
+        signed = {name: captions.get(name) for name in ("shingle_size", "least_shingles")}
+        settings = {**minhash_settings(config), **signed} if captions.get("join") and config.get("near") else None
+        return {"crops": list(images.get("crops") or ()), **known, "captions": settings}
 
     def check_index(self, schema: pa.Schema, where: str) -> None:
         """Raise SchemaError where an index is not one of fingerprints."""
         fingerprint_record(1).check_version(schema, where)
 
     def bands(self, config: DedupeConfig) -> int:
-        """That of the pixels, and those of the hashes."""
-        return 1 + (BANDS if config.near else 0)
+        """That of the pixels, those of the hashes, and those of the captions."""
+        captions = config.minhash.bands if joined(config) else 0
+        return 1 + (BANDS + captions if config.near else 0)
 
     def bucket_bytes(self, config: DedupeConfig) -> int:
         """A hash and a node for each view."""
@@ -147,14 +164,18 @@ class Images(Method):
     def entries(
         self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig, probe: Any
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield the hashes of content and pixels, and those of all views, turned so that the band comes first."""
+        """Yield hashes of content, pixels and captions, and those of all views, turned so that the band is first."""
         rows = np.flatnonzero(here)
         for band, column in ((CONTENT, "content_hash"), (PIXELS, "pixel_hash")):
             if band in bands:
                 yield band, content_hashes(index, column)[rows], start + rows
+        if joined(config):
+            near = range(max(bands.start - FIRST_CAPTION, 0), max(bands.stop - FIRST_CAPTION, 0))
+            for band, of_band, nodes in caption_buckets(index, start, here, near, config):
+                yield FIRST_CAPTION + band, of_band, nodes
         flat, small = featureless(index, config.images)
         rows = np.flatnonzero(here & ~flat & ~small)
-        near = range(max(bands.start, FIRST_NEAR), bands.stop)
+        near = range(max(bands.start, FIRST_NEAR), min(bands.stop, FIRST_CAPTION))
         if not len(near) or not len(rows):
             return
         hashes = index.column("hashes").flatten().to_numpy().reshape(len(index), -1)[rows]
@@ -166,7 +187,9 @@ class Images(Method):
     def link(
         self, band: int, hashes: np.ndarray, entries: np.ndarray, numbering: Nodes, config: DedupeConfig
     ) -> Linked:
-        """Join exact copies to the smallest node; verify the pairs of near bands."""
+        """Join exact copies to the smallest node; compare the pairs of the other bands."""
+        if band >= FIRST_CAPTION:
+            return caption_edges(hashes, entries, numbering, config)
         if band < FIRST_NEAR:
             return Linked(*star_edges(hashes, entries), {})
         return near_edges(hashes, entries, numbering, config, views_of(config.images))
@@ -181,7 +204,8 @@ class Images(Method):
 
     def thresholds(self, config: DedupeConfig) -> tuple[float, ...]:
         """1 for equal bytes and equal pixels."""
-        return 1.0, config.images.correlation, 1.0, 1.0 - config.images.hash_distance / 256
+        own = config.images
+        return 1.0, own.correlation, 1.0, 1.0 - own.hash_distance / 256, own.captions.threshold
 
     def notes(self, facts: dict[str, Any], config: DedupeConfig) -> list[str]:
         """How large buckets were, what was compared, and what took no part."""
@@ -202,5 +226,9 @@ class Images(Method):
             notes.append(
                 f"{facts['small']:,} images have a side of less than {config.images.min_side} pixels: they have exact "
                 "copies only"
+            )
+        if joined(config):
+            notes.append(
+                f"{facts['captions']:,} captions take part, {facts['captions_compared']:,} pairs of them compared"
             )
         return notes

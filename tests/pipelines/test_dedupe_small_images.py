@@ -49,5 +49,6 @@ def test_what_is_about_texts_says_so_of_an_index_of_images(
 
 
 def test_whoever_asks_for_near_copies_of_small_images_gets_them(digits: Path, tmp_path: Path) -> None:
-    removed = run(digits, tmp_path / "d", "--set", "images.min_side=0").books["digits"].removed
-    assert removed["exact_duplicate"] == 1 and removed.get("near_duplicate", 0) > 0
+    loose = ["--set", "images.min_side=0", "--set", "images.correlation=0.5", "--set", "images.local_change=2"]
+    removed = run(digits, tmp_path / "d", *loose).books["digits"].removed
+    assert removed["near_duplicate"] > 0

@@ -1,8 +1,7 @@
-"""Views, hashes and the comparison of images: kernels equal plain code that does the same pixel by pixel."""
+"""Views and hashes of images: kernels equal plain code that does the same pixel by pixel."""
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -10,59 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.images.compare import (
-    CORRELATED,
-    COVERED,
-    NOT_SIMILAR,
-    Limits,
-    coarse_views,
-    compare,
-    detail_correlation,
-    uncovered_correlation,
-)
 from pipelines.images.hashing import band_keys, bit_count, deviations, difference_hashes, fine_hashes, share_band
-from pipelines.images.views import FULL, UNIT, areas, greys, integral, view_table
+from pipelines.images.views import FULL, areas, greys, integral, pictures, view_table, wholes
 
-LIMITS = Limits(0.95, 24, 0.98)
+from .thumbnails import plain_means, thumbnails
+
 VIEWS = view_table((0.02, 0.10, 0.18), corners=True, orientations=True)
-
-
-def thumbnails(seed: int, count: int = 1) -> np.ndarray:
-    """Random pictures with something in them: sums of waves, uint8[count, 4096]."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:64, :64] / 64
-    out = []
-    for _ in range(count):
-        waves = rng.uniform(-9, 9, (12, 2)), rng.uniform(0, 7, 12), rng.uniform(1, 9, 12)
-        picture = sum(a * np.sin(fy * y + fx * x + p) for (fy, fx), p, a in zip(*waves, strict=True))
-        picture = picture + rng.normal(0, 2, (64, 64))
-        out.append(np.interp(picture, (picture.min(), picture.max()), (0, 255)).astype(np.uint8).reshape(-1))
-    return np.array(out)
-
-
-def turned(thumbnail: np.ndarray, turn: int) -> np.ndarray:
-    image = thumbnail.reshape(64, 64)
-    return np.rot90(np.fliplr(image) if turn >= 4 else image, turn % 4)
-
-
-def plain_means(thumbnail: np.ndarray, view: np.ndarray, rows: int, columns: int) -> list[list[Fraction]]:
-    """The mean of each cell of a grid over a view, exactly, from weights of pixels."""
-    image, (left, top, right, bottom) = turned(thumbnail, int(view[4])).astype(object), map(int, view[:4])
-
-    def weights(first: int, last: int, parts: int) -> np.ndarray:
-        borders = [first + (last - first) * i // parts for i in range(parts + 1)]
-        return np.array(
-            [
-                [max(0, min(b, UNIT * (k + 1)) - max(a, UNIT * k)) for k in range(64)]
-                for a, b in itertools.pairwise(borders)
-            ],
-            object,
-        )
-
-    down, across = weights(top, bottom, rows), weights(left, right, columns)
-    sums = down @ image @ across.T
-    sizes = down.sum(axis=1)[:, None] * across.sum(axis=1)[None, :]
-    return [[Fraction(int(sums[i, j]), int(sizes[i, j])) for j in range(columns)] for i in range(rows)]
 
 
 def plain_hash(thumbnail: np.ndarray, view: np.ndarray, rows: int, columns: int) -> int:
@@ -128,54 +80,15 @@ def test_bits_and_bands_equal_plain_arithmetic(a: int, b: int, band: int) -> Non
     assert bit_count(keys[0] ^ keys[1]) == (a ^ b).bit_count()
 
 
-# --- the comparison ---------------------------------------------------------------------------------------------------
-
-
-def compared(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
-    images = np.array([a.reshape(-1), b.reshape(-1)])
-    data = (images, fine_hashes(images), *coarse_views(images, VIEWS))
-    (how, similarity), turned = (compare(i, 1 - i, data, VIEWS, LIMITS) for i in (0, 1))
-    assert (how, similarity) == turned, "the order must not matter"
-    return int(how), float(similarity)
-
-
-def shrunk(image: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """A view as a picture of its own."""
-    means = plain_means(image, view, 32, 32)
-    return np.repeat(np.repeat(np.array([[round(mean) for mean in row] for row in means], np.uint8), 2, 0), 2, 1)
-
-
-def test_views_are_found_and_others_are_not() -> None:
-    first, other = thumbnails(1)[0], thumbnails(2)[0]
-    assert compared(first, first) == (CORRELATED, pytest.approx(1, abs=1e-12))
-    assert compared(first, other) == (NOT_SIMILAR, 0.0)
-    for view in VIEWS:
-        how, similarity = compared(first, shrunk(first, view))
-        assert how == CORRELATED and similarity >= 0.95, view
-
-
-def test_tones_do_not_matter() -> None:
-    image = thumbnails(3)[0]
-    for changed in (np.minimum(image * 1.4, 255), image * 0.6, 255 * (image / 255) ** 0.6, image // 8 * 8):
-        assert compared(image, changed.astype(np.uint8))[0] == CORRELATED
-
-
-def test_a_box_over_a_part_is_seen_through_and_a_larger_one_is_not() -> None:
-    image = thumbnails(4)[0].reshape(64, 64)
-    small, large = image.copy(), image.copy()
-    small[46:58, 36:60], large[20:60, 10:60] = 255, 255
-    how, similarity = compared(image, small)
-    distance = sum(
-        int(a ^ b).bit_count() for a, b in zip(*(fine_hashes(x.reshape(1, -1))[0] for x in (image, small)), strict=True)
-    )
-    assert (how, similarity) == (COVERED, 1 - distance / 256) and 0 < distance <= 24
-    assert compared(image, large)[0] == NOT_SIMILAR
-
-
-def test_what_has_no_detail_is_like_nothing() -> None:
-    flat = np.full((32, 32), 400, np.int32)
-    textured = np.random.default_rng(0).integers(0, 1020, (32, 32)).astype(np.int32)
-    assert detail_correlation(flat, textured) == detail_correlation(flat, flat) == 0
-    assert uncovered_correlation(flat, textured) == 0
-    assert 1 - 1e-12 < uncovered_correlation(textured, textured) <= 1
-    assert compared(np.full(4096, 9, np.uint8), np.full(4096, 9, np.uint8))[0] != CORRELATED
+def test_flips_are_the_hash_of_the_whole_with_the_least_certain_bit_of_each_band_flipped() -> None:
+    views = view_table((0.1,), flips=3)
+    assert wholes(views).tolist() == [True, False, True, True, True] and len(pictures(views)) == 2
+    image = thumbnails(6)
+    whole, _, *flipped = (int(one) for one in difference_hashes(image, views)[0])
+    means = plain_means(image[0], views[0], 8, 9)
+    doubt = [abs(row[j + 1] - row[j] - 1) for row in means for j in range(8)]
+    for band in range(4):
+        order = sorted(range(16 * band, 16 * band + 16), key=lambda bit: doubt[bit])
+        for number, one in enumerate(flipped):
+            bits = [bit for bit in range(16 * band, 16 * band + 16) if (whole ^ one) >> (63 - bit) & 1]
+            assert bits == [order[number]]
