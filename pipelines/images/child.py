@@ -20,7 +20,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -46,9 +46,12 @@ def write_task(out: IO[bytes], images: Sequence[bytes]) -> None:
     out.flush()
 
 
-def write_setup(out: IO[bytes], function: str, config: ImageConfig) -> None:
-    """Send a child what to run, 'module:function', and its settings."""
-    payload = pickle.dumps((function, config))
+def write_setup(out: IO[bytes], function: str, config: ImageConfig, lifeline: int) -> None:
+    """Send a child what to run, 'module:function', its settings, and the descriptor of its lifeline.
+
+    That is a pipe to which nothing is ever written: its end is that of the parent.
+    """
+    payload = pickle.dumps((function, config, lifeline))
     out.write(_LENGTH.pack(len(payload)) + payload)
     out.flush()
 
@@ -76,7 +79,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a blocked signal stays blocked in a child, and ours must kill
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the parent, which ends us
     source, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    function, config = pickle.loads(_exactly(source, _LENGTH.unpack(_exactly(source, _LENGTH.size))[0]))
+    function, config, lifeline = pickle.loads(_exactly(source, _LENGTH.unpack(_exactly(source, _LENGTH.size))[0]))
     module, _, name = function.partition(":")
     run = getattr(importlib.import_module(module), name)
     out.write(READY)
@@ -87,9 +90,10 @@ def main() -> None:
     most = _taken() + config.memory
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _die_with(lifeline)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            _serve(_read_task(source), out, source.fileno(), run, config)
+            _serve(_read_task(source), out, run, config)
 
 
 def _taken() -> int:
@@ -119,30 +123,23 @@ def _read_task(source: IO[bytes]) -> list[bytes]:
 def _serve(
     images: list[bytes],
     out: IO[bytes],
-    lifeline: int,
     run: Callable[[bytes, ImageConfig], Processed | Refused],
     config: ImageConfig,
 ) -> None:
     for image in images:
         signal.setitimer(signal.ITIMER_PROF, config.seconds)  # CPU time, so that a busy machine refuses no more
-        with _die_with(lifeline):  # not while we answer: the parent may write as soon as it has the last one
-            answer = pack(run(image, config))
+        answer = pack(run(image, config))
         signal.setitimer(signal.ITIMER_PROF, 0)
         out.write(answer)
         out.flush()
 
 
-@contextlib.contextmanager
-def _die_with(descriptor: int) -> Iterator[None]:
+def _die_with(descriptor: int) -> None:
     """Let the kernel kill this process where the other end of a pipe is closed, even in the midst of a decoder.
 
-    Nothing is written to the pipe meanwhile, so whatever happens there is its end: SIGIO, which kills by default.
-    (PR_SET_PDEATHSIG would kill as soon as the thread ends that started us.)
+    Nothing is written to the pipe, so whatever happens there is its end: SIGIO, which kills by default. (Standard input
+    will not do: its signal may come after what it announces was read. PR_SET_PDEATHSIG would kill as soon as the thread
+    ends that started us.)
     """
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
-    try:
-        yield
-    finally:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)

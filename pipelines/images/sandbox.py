@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from pipelines.images import child
@@ -88,14 +89,52 @@ class Sandbox:
     def process(self, images: Sequence[bytes]) -> list[Processed | Refused]:
         """Process images, one result each, in their order. Waits while all children are at work.
 
-        Raises SandboxError where no child can be started, twice in a row.
+        Children that other threads have started and do not use take a share. Raises SandboxError where no child can be
+        started, twice in a row.
         """
-        results: list[Processed | Refused] = []
-        held = self._idle.get()
+        chunks = list(_chunks(images))
+        results: list[list[Processed | Refused]] = [[] for _ in chunks]
+        held = [self._idle.get(), *self._unused(len(chunks) - 1)]
+        todo = iter(range(len(chunks)))  # `next` of it is one step for all threads
+
+        def work(one: _Child | None) -> None:
+            try:
+                for number in todo:
+                    one = self._process(one, chunks[number], results[number])
+            except BaseException:
+                one = None
+                raise
+            finally:
+                self._idle.put(one)
+
+        if len(held) == 1:
+            work(held[0])
+        else:
+            with ThreadPoolExecutor(len(held)) as pool:
+                for done in [pool.submit(work, one) for one in held]:
+                    done.result()
+        return [result for part in results for result in part]
+
+    def _unused(self, most: int) -> Iterator[_Child]:
+        """Children that were started and are idle."""
+        for _ in range(most):
+            try:
+                one = self._idle.get_nowait()
+            except queue.Empty:
+                return
+            if one is None:  # those stand at the bottom: what was used last comes first
+                self._idle.put(None)
+                return
+            yield one
+
+    def _process(
+        self, held: _Child | None, images: Sequence[bytes], results: list[Processed | Refused]
+    ) -> _Child | None:
+        """Let a child, or a new one, process images; returns the child, None where that is at its end."""
         try:
             while len(results) < len(images):
                 held = held or self._start()
-                for answer in held.ask(_chunk(images, len(results))):
+                for answer in held.ask(images[len(results) :]):
                     results.append(answer)
                 if held.broken:
                     held.end()
@@ -105,11 +144,8 @@ class Sandbox:
         except BaseException:
             if held is not None:
                 held.end()  # its answers are of no use to the next call
-                held = None
             raise
-        finally:
-            self._idle.put(held)
-        return results
+        return held
 
     def _start(self) -> _Child:
         with contextlib.suppress(SandboxError):  # killed, say, by who saw that memory was short: no reason to end a run
@@ -124,12 +160,19 @@ class Sandbox:
             fresh.end()
 
 
-def _chunk(images: Sequence[bytes], start: int) -> Sequence[bytes]:
-    end, size = start, 0
-    while end < len(images) and end - start < _MOST_IMAGES and (end == start or size + len(images[end]) <= _MOST_BYTES):
-        size += len(images[end])
-        end += 1
-    return images[start:end]
+def _chunks(images: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    start = 0
+    while start < len(images):
+        end, size = start, 0
+        while (
+            end < len(images)
+            and end - start < _MOST_IMAGES
+            and (end == start or size + len(images[end]) <= _MOST_BYTES)
+        ):
+            size += len(images[end])
+            end += 1
+        yield images[start:end]
+        start = end
 
 
 class _Child:
@@ -138,21 +181,27 @@ class _Child:
     def __init__(self, config: ImageConfig, function: str) -> None:
         self.broken, self._late, self._fresh = False, False, True
         self._patience, self._came = _PATIENCE * config.seconds, bytearray()
+        lifeline, held = os.pipe()
+        self._life = os.fdopen(held, "wb")
         with tempfile.TemporaryFile() as errors:
-            self._process = subprocess.Popen(
-                child.command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=ENVIRONMENT | os.environ,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    child.command(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    pass_fds=[lifeline],
+                    env=ENVIRONMENT | os.environ,
+                )
+            finally:
+                os.close(lifeline)
             assert self._process.stdin is not None and self._process.stdout is not None
             self._to, self._from = self._process.stdin, self._process.stdout
             for pipe in (self._to, self._from):
                 with contextlib.suppress(OSError, AttributeError):  # Linux, and within what it allows to a user
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             with contextlib.suppress(BrokenPipeError):
-                child.write_setup(self._to, function, config)
+                child.write_setup(self._to, function, config, lifeline)
             if self._read(len(child.READY), _START_SECONDS) != child.READY:
                 self.end()
                 errors.seek(max(errors.seek(0, os.SEEK_END) - 2000, 0))
@@ -220,6 +269,7 @@ class _Child:
             self._to.close()
         if self.broken:
             self._process.kill()
+        self._life.close()  # which kills one that is still at work
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

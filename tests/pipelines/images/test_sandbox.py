@@ -161,10 +161,32 @@ def test_threads_share_the_children(faulty: Sandbox) -> None:
         assert list(pool.map(made.process, [IMAGES] * 12)) == [expected] * 12
 
 
+def test_a_call_shares_the_children_that_others_have_started_and_starts_none(
+    others: frozenset[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "faulty_decoder.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sandbox, "_MOST_IMAGES", 2)
+    faults = [*IMAGES, b"abort", *IMAGES, b"spin", *IMAGES, b"second call"]
+    with Sandbox(CONFIG, children=3, function="faulty_decoder:process") as made:
+        expected = made.process(faults)
+        assert [getattr(one, "reason", "") for one in expected if isinstance(one, Refused)] == [
+            "decoder_crash",
+            "decode_timeout",
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(made.process, [faults] * 8)) == [expected] * 8
+        with ThreadPoolExecutor(2) as pool:  # both are at work at once, so that there are two
+            list(pool.map(made.process, [[b""] * 400] * 2))
+        before = children(os.getpid(), others)
+        assert made.process(IMAGES * 5) == [answer(image) for image in IMAGES * 5]
+        assert sorted(children(os.getpid(), others)) == sorted(before) and len(before) <= 3
+
+
 def test_one_child_serves_all_calls(others: frozenset[int], faulty: Sandbox) -> None:
     faulty.process([b""])
     (pid,) = children(os.getpid(), others)
-    for _ in range(300):  # quickly one after the other: an answer may not be late news of the next question
+    for _ in range(3000):  # quickly one after the other: what announces a question may not come after its answer
         faulty.process([b""])
     assert children(os.getpid(), others) == [pid]
 
