@@ -5,6 +5,7 @@ Huffman codes are followed without making coefficients of them: what is needed i
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numba
@@ -17,6 +18,11 @@ _EOI, _SOS, _DHT, _DRI = 0xD9, 0xDA, 0xC4, 0xDD
 _SEQUENTIAL, _DC_FIRST, _DC_REFINE, _AC_FIRST, _AC_REFINE = range(5)
 _HUFFMAN_FRAMES, _PROGRESSIVE = (0xC0, 0xC1, 0xC2), 0xC2
 _ACCUMULATED = (1 << 56) - 1
+_QUICK = 9  # bits of the codes that are found at once
+_BEYOND = 1 << _QUICK  # places in the row of a table
+_PLACE = _BEYOND + 17
+_SYMBOLS = _PLACE + 17
+_ROW = _SYMBOLS + 256
 _READ_ONLY = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 # Signatures: compiled, or taken from numba's cache, when this is imported, as in `resample`.
 _PEEKED = numba.types.UniTuple(numba.int64, 4)
@@ -39,7 +45,7 @@ class _Jpeg:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.bytes = data, np.frombuffer(data, np.uint8)
-        self.tables = np.zeros((8, 1 << 16), np.uint16)  # by the next 16 bits: length of the code << 8 | its symbol
+        self.tables: dict[int, bytes] = {}  # DC tables are 0 to 3, AC tables 4 to 7
         self.components: dict[int, tuple[int, int]] = {}
         self.coefficients: dict[int, npt.NDArray[np.uint64]] = {}  # of each block: which are not zero, bit by bit
         self.width = self.height = self.restart = 0
@@ -77,10 +83,10 @@ class _Jpeg:
 
     def _take_tables(self, body: bytes) -> None:
         while body:
-            where, counts = (body[0] >> 4) * 4 + (body[0] & 15), np.frombuffer(body[1:17], np.uint8)
-            end = 17 + int(counts.sum())
-            if body[0] & 15 > 3 or not _fill_table(self.tables[where], counts, np.frombuffer(body[17:end], np.uint8)):
+            end = 17 + sum(body[1:17])
+            if body[0] & 15 > 3 or body[0] >> 4 > 1 or not _is_table(body[1:end]):
                 raise ValueError("no Huffman table")
+            self.tables[(body[0] >> 4) * 4 + (body[0] & 15)] = body[1:end]
             body = body[end:]
 
     def _blocks(self, name: int) -> int:
@@ -95,9 +101,12 @@ class _Jpeg:
         names = [body[1 + 2 * at] for at in range(body[0])]
         first, last, step = body[1 + 2 * len(names) : 4 + 2 * len(names)]
         blocks = np.empty((len(names), 3), np.int64)  # in each unit, and the tables for their DC and AC coefficients
+        used: list[bytes] = []
         for row, name in enumerate(names):
-            which = body[2 + 2 * row]
-            blocks[row] = np.prod(self.components[name]), (which >> 4) & 3, 4 + (which & 3)
+            which, (wide, high) = body[2 + 2 * row], self.components[name]
+            tables = (self.tables.get((which >> 4) & 3, b""), self.tables.get(4 + (which & 3), b""))
+            used += [one for one in tables if one not in used]
+            blocks[row] = wide * high, *(used.index(one) for one in tables)
         if len(names) == 1:
             units, blocks[0, 0] = self._blocks(names[0]), 1
         else:
@@ -111,27 +120,71 @@ class _Jpeg:
             if len(names) > 1 or last > 63:
                 return -1
             known = self.coefficients.setdefault(names[0], np.zeros(units, np.uint64))
-        return int(_follow(self.bytes, start, kind, first, last, units, self.restart, blocks, self.tables, known))
+        return int(
+            _follow(self.bytes, start, kind, first, last, units, self.restart, blocks, _lookup(tuple(used)), known)
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _is_table(table: bytes) -> bool:
+    return _filled(table, np.empty(_ROW, np.int32))
+
+
+@functools.lru_cache(maxsize=16)  # most files have the tables of Annex K, or those of one encoder
+def _lookup(tables: tuple[bytes, ...]) -> npt.NDArray[np.int32]:
+    """What to find the codes of some tables by, see `_fill_table`; no codes where there is no table."""
+    found = np.zeros((len(tables), _ROW), np.int32)
+    for row, table in zip(found, tables, strict=True):
+        if table:
+            _filled(table, row)
+    return found
+
+
+def _filled(table: bytes, out: npt.NDArray[np.int32]) -> bool:
+    return bool(_fill_table(out, np.frombuffer(table[:16], np.uint8), np.frombuffer(table[16:], np.uint8)))
 
 
 def _up(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
-@numba.njit(numba.boolean(numba.uint16[::1], _READ_ONLY, _READ_ONLY), nogil=True, cache=True)
-def _fill_table(table: Any, counts: Any, symbols: Any) -> bool:
-    """Make of a table's code lengths (Annex C) what to find them by; tell whether it is one."""
-    table[:] = 0
+@numba.njit(numba.boolean(numba.int32[::1], _READ_ONLY, _READ_ONLY), nogil=True, cache=True)
+def _fill_table(row: Any, counts: Any, symbols: Any) -> bool:
+    """Make of a table's code lengths (Annex C) what to find them by; tell whether it is one.
+
+    A row is small, so that it stays in the processor's nearest cache: for the next _QUICK bits, length of the code << 8
+    | its symbol, 0 where it is longer; then for each greater length the first 16 bits that are beyond its codes, and
+    what to add to a code for the place of its symbol; then the symbols.
+    """
+    row[:] = 0
     code, at = 0, 0
     for length in range(1, 17):
+        first = at - code
         for _ in range(counts[length - 1]):
-            if at >= len(symbols) or code >= 1 << length:
+            if at >= len(symbols) or code >= 1 << length or at >= 256:
                 return False
-            shift = 16 - length
-            table[code << shift : (code + 1) << shift] = length << 8 | symbols[at]
+            if length <= _QUICK:
+                shift = _QUICK - length
+                row[code << shift : (code + 1) << shift] = length << 8 | symbols[at]
+            row[_SYMBOLS + at] = symbols[at]
             code, at = code + 1, at + 1
+        if length > _QUICK:
+            row[_BEYOND + length] = code << (16 - length)
+            row[_PLACE + length] = first
         code <<= 1
     return True
+
+
+@numba.njit(numba.int64(numba.int32[::1], numba.int64), nogil=True, cache=True)
+def _code(row: Any, bits: int) -> int:
+    """Length << 8 | symbol of the code that 16 bits begin with; 0 where they begin with none."""
+    entry = int(row[bits >> (16 - _QUICK)])
+    if entry > 0:
+        return entry
+    for length in range(_QUICK + 1, 17):
+        if bits < row[_BEYOND + length]:
+            return length << 8 | int(row[_SYMBOLS + row[_PLACE + length] + (bits >> (16 - length))])
+    return 0
 
 
 @numba.njit(_PEEKED(_READ_ONLY, numba.int64, numba.int64, numba.int64, numba.int64), nogil=True, cache=True)
@@ -159,7 +212,7 @@ def _give_back(data: Any, at: int, count: int) -> int:
     return at
 
 
-_TYPES = [_READ_ONLY, *[numba.int64] * 6, numba.int64[:, ::1], numba.uint16[:, ::1], numba.uint64[::1]]
+_TYPES = [_READ_ONLY, *[numba.int64] * 6, numba.int64[:, ::1], numba.int32[:, ::1], numba.uint64[::1]]
 
 
 @numba.njit(numba.int64(*_TYPES), nogil=True, cache=True)
@@ -194,7 +247,7 @@ def _follow(
                     if kind == _DC_REFINE:
                         bits -= 1
                         continue
-                    entry = np.int64(tables[dc, (held >> (bits - 16)) & 0xFFFF])
+                    entry = _code(tables[dc], (held >> (bits - 16)) & 0xFFFF)
                     if entry == 0 or entry & 255 > 15:
                         return -1
                     bits -= (entry >> 8) + (entry & 255)
@@ -206,7 +259,7 @@ def _follow(
                 if run == 0:
                     while index <= end:
                         at, held, bits, lacking = _fill(data, at, held, bits, lacking)
-                        entry = np.int64(tables[ac, (held >> (bits - 16)) & 0xFFFF])
+                        entry = _code(tables[ac], (held >> (bits - 16)) & 0xFFFF)
                         if entry == 0:
                             return -1
                         zeros, size = (entry >> 4) & 15, entry & 15

@@ -38,7 +38,7 @@ def resize(
 
     kind: not NEAREST.
     """
-    box = box or (0, 0, *image.size)
+    box, number = box or (0, 0, *image.size), int(kind)  # as an enum, numba takes longer to tell its type than to run
     scale = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
     x, y = (max(1, int(one / gap)) for one in scale)
     if x > 1 or y > 1:
@@ -53,9 +53,9 @@ def resize(
     raw, dtype = ("L", np.uint8) if image.mode == "L" else ("RGBX", np.uint32)
     pixels: npt.NDArray[Any] = np.frombuffer(image.tobytes("raw", raw), dtype).reshape(image.height, image.width)
     if (left, right, size[0]) != (0, image.width, image.width):
-        pixels = _sum_rows(pixels.T, _weights(image.width, left, right, size[0], kind)).T
+        pixels = _sum_rows(pixels.T, _weights(image.width, left, right, size[0], number)).T
     if (top, bottom, size[1]) != (0, image.height, image.height):
-        pixels = _sum_rows(pixels, _weights(image.height, top, bottom, size[1], kind))
+        pixels = _sum_rows(pixels, _weights(image.height, top, bottom, size[1], number))
     return Image.frombytes(image.mode, size, np.ascontiguousarray(pixels), "raw", raw)
 
 
@@ -66,7 +66,7 @@ def _sum_rows(pixels: npt.NDArray[Any], weights: _Weights) -> npt.NDArray[Any]:
     return out
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=256)
 def _weights(size: int, first: float, last: float, out: int, kind: int) -> _Weights:
     """Which rows of `size` make each of `out`: the first row, and weights of all that follow; zeros fill up."""
     scale = float(np.float32(last) - np.float32(first)) / out  # in single precision

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from pipelines.images import entropy
 from pipelines.images.bare import bare
 from pipelines.images.config import ImageConfig, Processed
 from pipelines.images.entropy import trim_jpeg
@@ -53,6 +57,31 @@ def test_what_stands_behind_a_scan_is_cut_off_and_no_bit_more(mode: str, progres
         if second > 0:  # the tables of the second scan may stand in between
             stop = stripped(plain).rfind(b"\xff\xc4", 0, second)
             assert trim_jpeg(plain[:stop] + SECRET + plain[stop:]) == plain
+
+
+@given(st.lists(st.integers(0, 3), min_size=16, max_size=16), st.integers(0, 99))
+def test_codes_are_found_as_annex_c_assigns_them(counts: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    symbols = bytes(rng.randrange(256) for _ in range(sum(counts)))
+    codes, code, valid = {}, 0, True
+    for length, count in enumerate(counts, 1):
+        for _ in range(count):
+            valid = valid and code < 1 << length
+            codes[f"{code:0{length}b}"] = length << 8 | symbols[len(codes)]
+            code += 1
+        code <<= 1
+    row = np.empty(entropy._ROW, np.int32)
+    table = np.frombuffer(bytes(counts), np.uint8), np.frombuffer(symbols, np.uint8)
+    assert entropy._fill_table(row, *table) == valid
+    if valid:
+        for bits in (
+            0,
+            0xFFFF,
+            *(rng.randrange(1 << 16) for _ in range(50)),
+            *(int(c.ljust(16, "0"), 2) for c in codes),
+        ):
+            found = [entry for c, entry in codes.items() if f"{bits:016b}".startswith(c)]
+            assert entropy._code(row, bits) == (found[0] if found else 0)
 
 
 def test_what_cannot_be_followed_is_encoded_anew() -> None:
