@@ -22,7 +22,10 @@ from pipelines.images.views import FULL, SIDE, greys, integral, pictures
 NOT_SIMILAR, CORRELATED, COVERED = 0, 1, 2
 COARSE = 16  # cells of a side, where views are compared to find the one that fits
 _GATE = 0.8  # least correlation of coarse detail; copies were above 0.87, 95 % of the other candidates below 0.73
-_DETAIL_GATES = (0.5, 0.75)  # the same of fine detail before the search for the best fit, and half way
+_DETAIL_GATES = (
+    0.6,
+    0.9,
+)  # the same of fine detail before the search for the best fit (copies: 0.62), and half way (0.93)
 _STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first
 _MOVES = 6  # at most, with one step
 _GAIN = 1e-5
@@ -56,7 +59,7 @@ def _coarse(thumbnails, views):  # type: ignore[no-untyped-def]
     count, kinds = thumbnails.shape[0], views.shape[0]
     out, norms = np.empty((count, kinds, COARSE * COARSE), np.int16), np.empty((count, kinds), np.float64)
     sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((COARSE, COARSE), np.int64)
-    values = np.empty((COARSE, COARSE), np.int32)
+    values, across = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE + 2, COARSE), np.int32)
     for i in range(count):
         turned = -1
         for v in range(kinds):
@@ -65,14 +68,17 @@ def _coarse(thumbnails, views):  # type: ignore[no-untyped-def]
                 integral(thumbnails[i], turned, sums)
             greys(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], 1, cells, values)
             squares = np.int64(0)
-            for k in range(COARSE * COARSE):
-                y, x = k // COARSE, k % COARSE
-                left, right = max(x - 1, 0), min(x + 1, COARSE - 1)  # at the edge the last column is repeated
-                value = 9 * values[y, x]
-                for row in (max(y - 1, 0), y, min(y + 1, COARSE - 1)):
-                    value -= values[row, left] + values[row, x] + values[row, right]
-                out[i, v, k] = value
-                squares += np.int64(value) * value
+            for y in range(COARSE + 2):
+                row = values[min(max(y - 1, 0), COARSE - 1)]  # at the edge the last row and column are repeated
+                for x in range(1, COARSE - 1):
+                    across[y, x] = row[x - 1] + row[x] + row[x + 1]
+                across[y, 0] = 2 * row[0] + row[1]
+                across[y, COARSE - 1] = row[COARSE - 2] + 2 * row[COARSE - 1]
+            for y in range(COARSE):
+                for x in range(COARSE):
+                    value = 9 * values[y, x] - across[y, x] - across[y + 1, x] - across[y + 2, x]
+                    out[i, v, y * COARSE + x] = value
+                    squares += np.int64(value) * value
             norms[i, v] = np.sqrt(np.float64(squares))
     return out, norms
 
@@ -160,25 +166,28 @@ def _inside(box):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _fitted_agreement(own, whole, sums, start, cells):  # type: ignore[no-untyped-def]
-    """Agreement in detail of a whole image and a view that is made to fit; (-1, 0) where it does not come near.
+def _fitted(own, whole, sums, start, cells, limits):  # type: ignore[no-untyped-def]
+    """Correlation of the detail of a whole image and a view that is made to fit; -1 where that is not good enough.
 
-    own, sums: integrals of the whole image and of the other one. whole: grey values of the former.
+    own, sums: integrals of the whole image and of the other one. whole: grey values of the former. It is fitted until
+    it is good enough, and no longer.
     """
     fitted = np.empty((CELLS, CELLS), np.int32)
     greys(sums, start[0], start[1], start[2], start[3], SCALE, cells, fitted)
-    if detail_agreement(whole, fitted)[0] < _DETAIL_GATES[0]:
-        return -1.0, 0.0
+    found = detail_agreement(whole, fitted)
+    if found[0] < _DETAIL_GATES[0] or _accepted(found, limits[0], limits[1]) >= 0:
+        return _accepted(found, limits[0], limits[1])
     box = start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
     greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
     _fit(few, sums, box, 0, len(_STEPS) - 1, few_cells, np.empty((COARSE, COARSE), np.int32))
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    if detail_agreement(whole, fitted)[0] < _DETAIL_GATES[1]:
-        return -1.0, 0.0
+    found = detail_agreement(whole, fitted)
+    if found[0] < _DETAIL_GATES[1] or _accepted(found, limits[0], limits[1]) >= 0:
+        return _accepted(found, limits[0], limits[1])
     _fit(whole, sums, box, len(_STEPS) - 1, len(_STEPS), cells, fitted)
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    return detail_agreement(whole, fitted)
+    return _accepted(detail_agreement(whole, fitted), limits[0], limits[1])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -227,12 +236,10 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
         turned = np.empty((SIDE + 1, SIDE + 1), np.int64)
         if fits_b >= fits_a:
             integral(thumbnails[b], views[view_b, 4], turned)
-            found = _fitted_agreement(sums_a, whole_a, turned, views[view_b, :4], cells)
-            best = max(best, _accepted(found, limits[0], limits[1]))
+            best = max(best, _fitted(sums_a, whole_a, turned, views[view_b, :4], cells, limits))
         if fits_a >= fits_b:
             integral(thumbnails[a], views[view_a, 4], turned)
-            found = _fitted_agreement(sums_b, whole_b, turned, views[view_a, :4], cells)
-            best = max(best, _accepted(found, limits[0], limits[1]))
+            best = max(best, _fitted(sums_b, whole_b, turned, views[view_a, :4], cells, limits))
     if best >= 0:
         return CORRELATED, best
     if distance <= limits[2] and _accepted(uncovered_agreement(whole_a, whole_b), limits[3], limits[1] / _BESIDE) >= 0:

@@ -82,19 +82,27 @@ def _toned(a, b, out):  # type: ignore[no-untyped-def]
 def _box(values, reach, out):  # type: ignore[no-untyped-def]
     """Write the mean of the values around each; at the edge the last row and column are repeated."""
     size, wide = values.shape[0], 2 * reach + 1
-    across = np.empty((size, size), np.float64)
-    for i in range(size):
+    row, across = np.empty(size + 2 * reach, np.float64), np.empty((size + 2 * reach, size), np.float64)
+    for i in range(size + 2 * reach):
+        source, target = values[min(max(i - reach, 0), size - 1)], across[i]
+        for j in range(reach):
+            row[j], row[reach + size + j] = source[0], source[size - 1]
         for j in range(size):
-            total = 0.0
-            for k in range(-reach, reach + 1):
-                total += values[i, min(max(j + k, 0), size - 1)]
-            across[i, j] = total
-    for i in range(size):
+            row[reach + j] = source[j]
         for j in range(size):
-            total = 0.0
-            for k in range(-reach, reach + 1):
-                total += across[min(max(i + k, 0), size - 1), j]
-            out[i, j] = total / (wide * wide)
+            target[j] = row[j]
+        for k in range(1, wide):  # whole rows at a time, which the compiler turns into vector instructions
+            for j in range(size):
+                target[j] += row[j + k]
+    for i in range(size):
+        target = out[i]
+        for j in range(size):
+            target[j] = across[i, j]
+        for k in range(1, wide):
+            for j in range(size):
+                target[j] += across[i + k, j]
+        for j in range(size):
+            target[j] /= wide * wide
 
 
 @numba.njit(nogil=True, cache=True)
@@ -194,23 +202,27 @@ def uncovered_agreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 @numba.njit(nogil=True, cache=True)
 def _best_beside(blocks):  # type: ignore[no-untyped-def]
-    """The sums of the blocks beside that box without which the others agree best."""
-    best, box = -1.0, (0, 0, 0, 0)
+    """The sums of the blocks beside that box without which the others agree best: those inside are 0."""
+    sums = np.zeros((_BLOCKS + 1, _BLOCKS + 1, 3), np.float64)  # of all blocks above and left
+    for i in range(_BLOCKS):
+        for j in range(_BLOCKS):
+            for k in range(3):
+                value = blocks[i * _BLOCKS + j, k]
+                sums[i + 1, j + 1, k] = value + sums[i, j + 1, k] + sums[i + 1, j, k] - sums[i, j, k]
+    beside, best, box = np.empty((1, 3), np.float64), -1.0, (0, 0, 0, 0)
     for top in range(_BLOCKS):
         for left in range(_BLOCKS):
             for high in range(1, _BLOCKS - top + 1):
                 for wide in range(1, min(_BLOCKS - left, _BOX // high) + 1):
-                    found = _cosine(_beside(blocks, top, left, high, wide))
+                    low, right = top + high, left + wide
+                    for k in range(3):
+                        inside = sums[low, right, k] - sums[top, right, k] - sums[low, left, k] + sums[top, left, k]
+                        beside[0, k] = sums[_BLOCKS, _BLOCKS, k] - inside
+                    found = _cosine(beside)
                     if found > best:
-                        best, box = found, (top, left, high, wide)
-    return _beside(blocks, box[0], box[1], box[2], box[3])
-
-
-@numba.njit(nogil=True, cache=True)
-def _beside(blocks, top, left, high, wide):  # type: ignore[no-untyped-def]
-    """The sums of the blocks beside a box: those inside are 0."""
+                        best, box = found, (top, left, low, right)
     out = blocks.copy()
-    for i in range(top, top + high):
-        for j in range(left, left + wide):
+    for i in range(box[0], box[2]):
+        for j in range(box[1], box[3]):
             out[i * _BLOCKS + j] = 0
     return out

@@ -88,7 +88,10 @@ def near_edges(
     settings = (config.images.candidate_distance, cap, config.within)
     every = gathered.take(nodes) if len(nodes) <= _HELD else None
     while count := _close_pairs(keys, own, whole, fixed, begins, ends, parent, settings, place, pairs):
-        some = np.unique(pairs[:count], axis=0)
+        both = np.unique(
+            pairs[:count, 0] * len(nodes) + pairs[:count, 1]
+        )  # as one number: rows would take 5 times longer
+        some = np.column_stack(np.divmod(both, len(nodes)))
         if every is not None:
             found, looked = _join(some, some, every, limits, parent)
         else:
