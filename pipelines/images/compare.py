@@ -175,16 +175,18 @@ def _fitted(own, whole, sums, start, cells, limits):  # type: ignore[no-untyped-
     fitted = np.empty((CELLS, CELLS), np.int32)
     greys(sums, start[0], start[1], start[2], start[3], SCALE, cells, fitted)
     found = detail_agreement(whole, fitted)
-    if found[0] < _DETAIL_GATES[0] or _accepted(found, limits[0], limits[1]) >= 0:
-        return _accepted(found, limits[0], limits[1])
+    good = _accepted(found, limits[0], limits[1])
+    if good >= 0 or found[0] < _DETAIL_GATES[0]:
+        return good
     box = start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
     greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
     _fit(few, sums, box, 0, len(_STEPS) - 1, few_cells, np.empty((COARSE, COARSE), np.int32))
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
     found = detail_agreement(whole, fitted)
-    if found[0] < _DETAIL_GATES[1] or _accepted(found, limits[0], limits[1]) >= 0:
-        return _accepted(found, limits[0], limits[1])
+    good = _accepted(found, limits[0], limits[1])
+    if good >= 0 or found[0] < _DETAIL_GATES[1]:
+        return good
     _fit(whole, sums, box, len(_STEPS) - 1, len(_STEPS), cells, fitted)
     greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
     return _accepted(detail_agreement(whole, fitted), limits[0], limits[1])

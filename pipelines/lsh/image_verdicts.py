@@ -148,7 +148,7 @@ def _decide(hashes, taking, component, fixed, data, captions, views, limits, set
                         if found[i] in (NOT_SIMILAR, SAME_CAPTION) or value > similarity[i]:
                             kept[i], similarity[i], error[i], found[i] = other, value, 0.0, how
             value, uncertain = caption_similarity(captions, i, other)
-            if value >= captions.threshold and captions.counts[i] > 0:
+            if value >= captions.threshold:
                 union(cluster, i, other)
                 if found[i] == NOT_SIMILAR or (found[i] == SAME_CAPTION and value > similarity[i]):
                     kept[i], similarity[i], error[i], found[i] = other, value, uncertain, SAME_CAPTION

@@ -113,6 +113,8 @@ def test_decisions_equal_brute_force_and_do_not_depend_on_the_shards(tmp_path: P
     split = cleaned(tmp_path / "c2", {f"k{i}": made[i::4] for i in range(4)})
     second = run(tmp_path / "2", split, options=[*options, "--memory", "16M"])
     assert told(first) == told(second)
+    third = run(tmp_path / "3", split, options=[*options, "--mode", "processes", "--workers", "2"])
+    assert [one.sha256 for one in third.manifests[0].shards] == [one.sha256 for one in second.manifests[0].shards]
 
 
 def test_one_caption_of_thousands_is_one_cluster_and_takes_little(tmp_path: Path) -> None:
