@@ -57,9 +57,7 @@ class Ours:
                 micro = MicroBatch.of(self.dataset, numbers, draws, self.config.mask, run.seed, rows=rows)
                 yield micro.input_ids, micro.segments.cu_seqlens, micro.slots, micro.labels
             else:
-                cu_seqlens = np.zeros(len(rows.lens) + 1, np.int32)
-                np.cumsum(rows.lens, out=cu_seqlens[1:])
-                yield torch.from_numpy(rows.input_ids), torch.from_numpy(cu_seqlens)
+                yield torch.from_numpy(rows.input_ids), torch.from_numpy(rows.cu_seqlens)
 
     def digest(self) -> dict[str, Any]:
         """Hash an epoch, as the peers' script does."""

@@ -52,7 +52,8 @@ class Rows(NamedTuple):
 
     input_ids: int64 [rows, length]. word_start: bool [rows, length]. row_ids: uint64 [rows], the directory's number in
     the highest byte. lens: int64 [segments], adding up to `length` row by row. padding: bool [segments].
-    next_sentence: int8 [segments], as schemas.packed has it; ALONE in rows without pairs.
+    next_sentence: int8 [segments], as schemas.packed has it; ALONE in rows without pairs. cu_seqlens: int32
+    [segments + 1], where each segment begins in the rows one after the other, then where the last one ends.
     """
 
     input_ids: np.ndarray
@@ -61,18 +62,27 @@ class Rows(NamedTuple):
     lens: np.ndarray
     padding: np.ndarray
     next_sentence: np.ndarray
+    cu_seqlens: np.ndarray
 
     def cut(self, rows: int) -> Iterator[Rows]:
-        """Cut into views of so many rows each."""
-        firsts = range(0, len(self.row_ids), rows)
-        slots = np.append(firsts, len(self.row_ids)) * self.input_ids.shape[1]
-        edges = np.searchsorted(np.cumsum(self.lens), slots, side="right").tolist()
-        for first, begin, end in zip(firsts, edges, edges[1:], strict=False):
-            mine, inner = slice(first, first + rows), slice(begin, end)
+        """Cut into views of so many rows each, with a cu_seqlens of their own."""
+        slots = np.append(np.arange(0, len(self.row_ids), rows), len(self.row_ids)) * self.input_ids.shape[1]
+        edges = np.searchsorted(self.cu_seqlens, slots).tolist()
+        whole = (pieces(each, rows) for each in (self.input_ids, self.word_start, self.row_ids))
+        for ids, words, row_ids, slot, begin, end in zip(*whole, slots.tolist(), edges, edges[1:], strict=False):
+            inner = slice(begin, end)
             yield Rows(
-                self.input_ids[mine], self.word_start[mine], self.row_ids[mine],
-                self.lens[inner], self.padding[inner], self.next_sentence[inner],
+                ids, words, row_ids, self.lens[inner], self.padding[inner], self.next_sentence[inner],
+                self.cu_seqlens[begin : end + 1] - slot,
             )  # fmt: skip
+
+
+def pieces(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut the first axis into views of `size`, the last as long as the others or shorter: quicker than by slices."""
+    whole = len(array) // size
+    yield from array[: whole * size].reshape(whole, size, *array.shape[1:])
+    if whole * size < len(array):
+        yield array[whole * size :]
 
 
 class _Shard:
@@ -234,7 +244,9 @@ class PackedDataset:
         padding[ends - 1] = True
         keep = lens > 0
         words = np.unpackbits(bits, axis=1, bitorder="little").view(bool)
-        return Rows(ids, words, row_ids, lens[keep], padding[keep], codes[keep])
+        cu_seqlens = np.zeros(keep.sum() + 1, np.int32)
+        np.cumsum(lens[keep], out=cu_seqlens[1:])
+        return Rows(ids, words, row_ids, lens[keep], padding[keep], codes[keep], cu_seqlens)
 
     def documents(self, rows: np.ndarray) -> pa.Table:
         """Describe the documents of rows, in the order of their segments without padding: id, source, bytes (of text).
@@ -335,9 +347,8 @@ def read_batches(
     for first in positions:
         group = [first, *itertools.islice(positions, max(0, ahead // len(first) - 1))]
         numbers, draws = order(np.concatenate(group))
-        for start, rows in zip(itertools.count(0, len(first)), dataset.rows(numbers).cut(len(first)), strict=False):
-            mine = slice(start, start + len(first))
-            yield numbers[mine], draws[mine], rows
+        size = len(first)
+        yield from zip(pieces(numbers, size), pieces(draws, size), dataset.rows(numbers).cut(size), strict=True)
 
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:

@@ -57,7 +57,7 @@ class MicroBatch:
         rows = rows or dataset.rows(numbers)
         masked = mask_rows(rows.input_ids, rows.word_start, rows.row_ids, draws, mask, dataset.vocab_size, seed)
         joined = rows.next_sentence == SECOND  # a pair is one segment of attention
-        starts = (np.cumsum(rows.lens) - rows.lens)[~joined]
+        starts = rows.cu_seqlens[:-1][~joined]
         lens = np.add.reduceat(rows.lens, np.flatnonzero(~joined))
         kinds, padding = rows.next_sentence[~joined], rows.padding[~joined]
         paired = np.flatnonzero((kinds == REAL_NEXT) | (kinds == RANDOM_NEXT))
@@ -65,7 +65,7 @@ class MicroBatch:
         follows[:] = IGNORE_INDEX
         first[: len(paired)], follows[: len(paired)] = starts[paired], kinds[paired] == REAL_NEXT
         number = np.repeat(np.cumsum(~rows.padding) - 1, rows.lens)
-        ordinary = np.add.reduceat(rows.input_ids.ravel() >= ORDINARY, np.cumsum(rows.lens) - rows.lens, dtype=np.int64)
+        ordinary = np.add.reduceat(rows.input_ids.ravel() >= ORDINARY, rows.cu_seqlens[:-1], dtype=np.int64)
         real = lens[~padding]
         counts = (int((masked.labels != IGNORE_INDEX).sum()), len(paired), int(real.sum()), int((real**2).sum()))
         segments = Segments.lay_out(lens, dataset.seq_len, entries=len(numbers) * dataset.most_segments + 1)
