@@ -51,6 +51,24 @@ def _crop(image: Image.Image, left: float, top: float, right: float, bottom: flo
     return image.crop((round(w * left), round(h * top), round(w * (1 - right)), round(h * (1 - bottom))))
 
 
+def _square(image: Image.Image) -> Image.Image:
+    """Cut the middle out of an image, but no more than a third of it."""
+    w, h = image.size
+    side = max(min(w, h), round(max(w, h) * 2 / 3))
+    left, top = max(0, w - side) / 2 / w, max(0, h - side) / 2 / h
+    return _crop(image, left, top, left, top)
+
+
+def _bars(
+    image: Image.Image, left: float, top: float, right: float, bottom: float, colour: str = "black"
+) -> Image.Image:
+    """Add bars, shares of the sides."""
+    w, h = image.size
+    framed = Image.new("RGB", (round(w * (1 + left + right)), round(h * (1 + top + bottom))), colour)
+    framed.paste(image, (round(w * left), round(h * top)))
+    return framed
+
+
 def _centre(share: float) -> Copy:
     return lambda image: encoded(_crop(image, share, share, share, share))
 
@@ -85,6 +103,13 @@ COPIES: dict[str, Copy] = {
 CORNER_COPIES: dict[str, Copy] = {
     "corner crop 10 %, upper left": _corner(0, 0, 0.10, 0.10),
     "corner crop 10 %, lower right": _corner(0.10, 0.10, 0, 0),
+}
+SIDE_COPIES: dict[str, Copy] = {
+    "crop of one side, 10 %": lambda image: encoded(_crop(image, 0, 0, 0.10, 0)),
+    "square out of the middle": lambda image: encoded(_square(image)),
+    "letterbox, 10 % above and below": lambda image: encoded(_bars(image, 0, 0.10, 0, 0.10)),
+    "pillarbox, 10 % left and right": lambda image: encoded(_bars(image, 0.10, 0, 0.10, 0)),
+    "white strip below, 15 %": lambda image: encoded(_bars(image, 0, 0, 0, 0.15, "white")),
 }
 TURNED_COPIES: dict[str, Copy] = {
     "mirrored": _transposed(Image.Transpose.FLIP_LEFT_RIGHT),

@@ -23,11 +23,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pyarrow.dataset as ds
-from image_copies import CALTECH, COPIES, CORNER_COPIES, TURNED_COPIES, caltech, decoded, write_folder
+from image_copies import CALTECH, COPIES, CORNER_COPIES, SIDE_COPIES, TURNED_COPIES, caltech, decoded, write_folder
 from measure import Measured, measure
 
 CORES = "2"
-_MADE = {**COPIES, **CORNER_COPIES, **TURNED_COPIES}
+_MADE = {**COPIES, **CORNER_COPIES, **SIDE_COPIES, **TURNED_COPIES}
 _TOTAL, _SEED = 10_000, 7
 
 
@@ -97,7 +97,8 @@ def measure_recall(root: Path, count: int) -> None:
     originals = root / "recall" / "original"
     prepare(originals, chosen, "original")
     print(f"\n| copy of {len(chosen)} photographs | recall |\n|---|---:|")
-    for copies, option in ((COPIES, ""), (CORNER_COPIES, "corners"), (TURNED_COPIES, "orientations")):
+    options = {"": COPIES, "corners": CORNER_COPIES, "sides": SIDE_COPIES, "orientations": TURNED_COPIES}
+    for option, copies in options.items():
         for number, kind in enumerate(copies):
             made = _copies([(kind, data) for _, data in chosen])
             folder = root / "recall" / f"{option}{number}"

@@ -17,20 +17,27 @@ SIDE = THUMBNAIL_SIDE
 UNIT = 256  # parts of a pixel that a border can lie on
 FULL = SIDE * UNIT
 CORNERS = (0.05, 0.10)  # of both sides that corner crops leave away
+ONE_SIDE, TWO_SIDES = (0.05, 0.10, 0.15), (0.04, 0.08, 0.125, 0.17)  # of a side: at one end, and at both ends
 FLIP = 5  # the column of a view that says which bit is flipped
 _COLUMNS = 6  # of an array of views: left, top, right, bottom, turn, flip
 
 
 def view_table(
-    crops: Sequence[float], *, corners: bool = False, orientations: bool = False, flips: int = 0
+    crops: Sequence[float],
+    *,
+    corners: bool = False,
+    sides: bool = False,
+    orientations: bool = False,
+    flips: int = 0,
 ) -> np.ndarray:
     """List views: int64[n, 6] of left, top, right and bottom in 1/256 pixel, the turn before that, and the flip.
 
     crops: shares of a side that centred crops leave away at each end. corners: four crops for each of CORNERS, which
-    leave away that share of both sides at the other end. orientations: the other seven of the eight. The first view is
-    the whole. turn: 0 to 3 quarter turns against the clock, 4 to 7 mirrored (left for right) before them. flips: so
-    many times the whole again, at the end; number n has that bit of each band flipped in its hash that is the n-th
-    least certain (Lv et al. 2007, "Multi-Probe LSH").
+    leave away that share of both sides at the other end. sides: four for each of ONE_SIDE, which leave away that share
+    at one side alone, and two for each of TWO_SIDES, which do so left and right or above and below. orientations: the
+    other seven of the eight. The first view is the whole. turn: 0 to 3 quarter turns against the clock, 4 to 7 mirrored
+    (left for right) before them. flips: so many times the whole again, at the end; number n has that bit of each band
+    flipped in its hash that is the n-th least certain (Lv et al. 2007, "Multi-Probe LSH").
     """
     views = [(0, 0, FULL, FULL, 0, 0)]
     for share in crops:
@@ -39,9 +46,22 @@ def view_table(
     for share in CORNERS if corners else ():
         away = round(share * FULL)
         views += [(left, top, left + FULL - away, top + FULL - away, 0, 0) for top in (0, away) for left in (0, away)]
+    views += _side_views() if sides else []
     views += [(0, 0, FULL, FULL, turn, 0) for turn in (range(1, 8) if orientations else ())]
     views += [(0, 0, FULL, FULL, 0, flip) for flip in range(1, flips + 1)]
     return np.array(views, np.int64).reshape(-1, _COLUMNS)
+
+
+def _side_views() -> list[tuple[int, int, int, int, int, int]]:
+    views = []
+    for share in ONE_SIDE:
+        away = round(share * FULL)
+        views += [(away, 0, FULL, FULL, 0, 0), (0, away, FULL, FULL, 0, 0)]
+        views += [(0, 0, FULL - away, FULL, 0, 0), (0, 0, FULL, FULL - away, 0, 0)]
+    for share in TWO_SIDES:
+        away = round(share * FULL)
+        views += [(away, 0, FULL - away, FULL, 0, 0), (0, away, FULL, FULL - away, 0, 0)]
+    return views
 
 
 def pictures(views: np.ndarray) -> np.ndarray:

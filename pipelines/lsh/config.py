@@ -42,21 +42,23 @@ class ImageDedupeConfig:
     """What counts as a duplicate of an image, and which one of them stays; measured in docs/images-dedupe.md.
 
     crops: shares of a side that the centred crops leave away at each end, by which cropped and framed copies are
-    found. corners: look for corner crops too (of 5 and 10 %). orientations: for mirrored copies and quarter turns
-    too. flips: look an image up so many times more, each time with another of the least certain bits of its hash
-    flipped. candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ, where
-    they share 16 in a row, for these two to be compared. correlation: least correlation of their detail for a removal.
-    local_change: most that the four of 64 blocks that differ most may contribute to what differs, as a share of the
-    detail. hash_distance: or most bits of 256 that differ, where the detail beside a box correlates with uncovered (and
-    a quarter of local_change holds there). flat: least standard deviation of the grey values; images of less have only
-    exact copies. min_side: least pixels of the shorter side; smaller images (digits, icons) are alike without being
-    copies, and have only exact copies. survivor: policies 'source', 'pixels' (most first), 'bytes' (most first).
-    bucket_cap: most hashes on either side that one is compared with in a bucket, and most kept candidates that an image
-    is compared with. captions: whether the captions count.
+    found. corners: look for corner crops too (of 5 and 10 %). sides: for crops and bars at one side, or at two opposite
+    ones (a letterbox, a strip for a caption, a square out of a photograph of 3:2). orientations: for mirrored copies
+    and quarter turns. flips: look an image up so many times more, each time with another of the least certain bits of
+    its hash flipped. candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ,
+    where they share 16 in a row, for these two to be compared. correlation: least correlation of their detail for a
+    removal. local_change: most that the four of 64 blocks that differ most may contribute to what differs, as a share
+    of the detail. hash_distance: or most bits of 256 that differ, where the detail beside a box correlates with
+    uncovered (and a quarter of local_change holds there). flat: least standard deviation of the grey values; images of
+    less have only exact copies. min_side: least pixels of the shorter side; smaller images (digits, icons) are alike
+    without being copies, and have only exact copies. survivor: policies 'source', 'pixels' (most first), 'bytes' (most
+    first). bucket_cap: most hashes on either side that one is compared with in a bucket, and most kept candidates that
+    an image is compared with. captions: whether the captions count.
     """
 
     crops: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.15, 0.18)
     corners: bool = False
+    sides: bool = False
     orientations: bool = False
     flips: int = 2
     candidate_distance: int = 16
@@ -137,3 +139,5 @@ class DedupeConfig:
         if self.shingle_size > _LONGEST_SHINGLE:
             raise ValueError(f"shingle_size is at most {_LONGEST_SHINGLE}; got {self.shingle_size}")
         check_survivor(self.survivor, POLICIES)
+        if self.images.captions.join and not self.near:
+            raise ValueError("images.captions.join looks for near-duplicates: it does nothing with near=false")

@@ -42,7 +42,8 @@ _MOST_RANGES = 1 << 16  # of a band of 16 bits
 
 def views_of(config: ImageDedupeConfig) -> np.ndarray:
     """The views that a configuration asks for: see `pipelines.images.views.view_table`."""
-    return view_table(config.crops, corners=config.corners, orientations=config.orientations, flips=config.flips)
+    options = {"corners": config.corners, "sides": config.sides, "orientations": config.orientations}
+    return view_table(config.crops, **options, flips=config.flips)
 
 
 def index_schema(config: DedupeConfig) -> pa.Schema:
@@ -130,7 +131,7 @@ class Images(Method):
     def signing(self, config: dict[str, Any]) -> dict[str, Any]:
         """The views, and what captions were signed with."""
         images = config.get("images", {})
-        known: dict[str, Any] = {name: images.get(name) for name in ("corners", "orientations", "flips")}
+        known: dict[str, Any] = {name: images.get(name) for name in ("corners", "sides", "orientations", "flips")}
         captions = images.get("captions") or {}
         signed = {name: captions.get(name) for name in ("shingle_size", "least_shingles")}
         settings = {**minhash_settings(config), **signed} if captions.get("join") and config.get("near") else None

@@ -144,6 +144,12 @@ def test_captions_of_an_index_are_compared_with_and_must_be_signed_alike(
         assert "was signed with" in capsys.readouterr().err
 
 
+def test_captions_without_near_duplicates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--input", str(tmp_path), "--output", str(tmp_path / "d"), *JOIN, "--set", "near=false"]
+    assert dedupe.main(argv) == 1
+    assert "it does nothing with near=false" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("setting", ["threshold=0", "threshold=1.5", "shingle_size=0", "least_shingles=0"])
 def test_settings_that_mean_nothing_are_refused(
     tmp_path: Path, setting: str, capsys: pytest.CaptureFixture[str]

@@ -15,20 +15,36 @@ LIMITS = Limits(0.95, 0.009, 24, 0.98)
 VIEWS = view_table((0.02, 0.06, 0.18), corners=True, orientations=True, flips=2)
 
 
-def compared(a: np.ndarray, b: np.ndarray, limits: Limits = LIMITS) -> tuple[int, float]:
+def compared(a: np.ndarray, b: np.ndarray, limits: Limits = LIMITS, views: np.ndarray = VIEWS) -> tuple[int, float]:
     images = np.array([a.reshape(-1), b.reshape(-1)])
-    data = (images, fine_hashes(images), *coarse_views(images, VIEWS))
-    (how, similarity), turned = (compare(i, 1 - i, data, VIEWS, limits) for i in (0, 1))
+    data = (images, fine_hashes(images), *coarse_views(images, views))
+    (how, similarity), turned = (compare(i, 1 - i, data, views, limits) for i in (0, 1))
     assert (how, similarity) == turned, "the order must not matter"
     return int(how), float(similarity)
 
 
+@pytest.mark.parametrize(("top", "bottom"), [(0, 8), (8, 0), (4, 4)])
+def test_bars_at_one_side_or_two_are_found_where_such_views_are_asked_for(top: int, bottom: int) -> None:
+    views = view_table((0.06,), sides=True)
+    for seed in range(5, 10):
+        image = thumbnails(seed)[0].reshape(64, 64)
+        barred = np.zeros((72, 64), np.uint8)
+        barred[top : 72 - bottom] = image
+        assert compared(image, squeezed(barred), views=views)[0] == CORRELATED
+        across = np.ascontiguousarray(squeezed(barred).T)
+        assert compared(np.ascontiguousarray(image.T), across, views=views)[0] == CORRELATED
+
+
 def squeezed(picture: np.ndarray) -> np.ndarray:
-    """Squeeze a picture of 72 × 72 into 64 × 64 by areas; the frame ends inside a pixel."""
-    weights = np.array(
-        [[max(0, min(72 * (i + 1), 64 * (k + 1)) - max(72 * i, 64 * k)) for k in range(72)] for i in range(64)]
-    )
-    return np.rint(weights @ picture @ weights.T / 72**2).astype(np.uint8)
+    """Squeeze a picture into 64 × 64 by areas; what stands in it may end inside a pixel."""
+
+    def weights(size: int) -> np.ndarray:
+        rows = [
+            [max(0, min(size * (i + 1), 64 * (k + 1)) - max(size * i, 64 * k)) for k in range(size)] for i in range(64)
+        ]
+        return np.array(rows) / size
+
+    return np.rint(weights(picture.shape[0]) @ picture @ weights(picture.shape[1]).T).astype(np.uint8)
 
 
 def shrunk(image: np.ndarray, view: np.ndarray) -> np.ndarray:

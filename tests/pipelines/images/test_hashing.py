@@ -14,7 +14,7 @@ from pipelines.images.views import FULL, areas, greys, integral, pictures, view_
 
 from .thumbnails import plain_means, thumbnails
 
-VIEWS = view_table((0.02, 0.10, 0.18), corners=True, orientations=True)
+VIEWS = view_table((0.02, 0.10, 0.18), corners=True, sides=True, orientations=True)
 
 
 def plain_hash(thumbnail: np.ndarray, view: np.ndarray, rows: int, columns: int) -> int:
@@ -27,7 +27,7 @@ def plain_hash(thumbnail: np.ndarray, view: np.ndarray, rows: int, columns: int)
 def test_hashes_of_every_view_equal_exact_fractions(number: int) -> None:
     images = thumbnails(number, 2)
     hashes = difference_hashes(images, VIEWS)
-    assert hashes.shape == (2, len(VIEWS)) and len(VIEWS) == 1 + 3 + 8 + 7
+    assert hashes.shape == (2, len(VIEWS)) and len(VIEWS) == 1 + 3 + 8 + 20 + 7
     for i in range(2):
         assert int(hashes[i, number]) == plain_hash(images[i], VIEWS[number], 8, 9)
 
