@@ -1,9 +1,9 @@
-"""Decide on images: as `survivors` does on texts, by another measure.
+"""Decide on images: as `survivors` does on texts, by other measures.
 
 Inside a component, images are taken in the order of the survivor policy. Each is compared with the kept ones that are
 candidates, and removed in favour of the most similar one if that is similar enough: by its looks, or where none is, by
-its caption. Of images of the same bytes or the
-same pixels only the first is compared; what holds for it holds for its copies.
+its caption. Images of the same bytes or the same pixels look alike: where one of them is kept the others go for it, and
+where one has a twin by its looks the others have the same. Captions are each image's own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pipelines.lsh.gather import gather_heads
 from pipelines.lsh.image_pairs import Gathered, limits_of
 from pipelines.lsh.method import HEAD, Decided, refuse_both
 from pipelines.lsh.nodes import Nodes
-from pipelines.lsh.survivors import Verdicts, first_of_content, policy_order, spread
+from pipelines.lsh.survivors import first_of_content, policy_order
 
-SAME_CAPTION = 3  # how one was found, besides what `compare` says
+SAME_CAPTION, SAME_PIXELS = 3, 4  # how one was found, besides what `compare` says
 _HEADS = (*HEAD, "pixel_hash", "width", "height", "bytes", "deviation", "hashes")
 
 
@@ -54,18 +54,17 @@ def decide(
     order = policy_order(columns, config.images.survivor, config.sources, component)
     heads, nodes, fixed = heads.take(pa.array(order)), nodes[order], columns["fixed"][order]
     first = _first_of_pixels(component[order], heads)
-    unique = np.flatnonzero(first == np.arange(len(first)))
-    some, found = _near(nodes, heads, fixed, component[order], unique, numbering, config, views)
-    verdicts = spread(some, unique, first, fixed, within=config.within)
-    of = np.searchsorted(unique, first)
-    reason = np.select([found[of] == COVERED, found[of] == SAME_CAPTION], [3, 4], 1)
+    kept, found, similarity, error, cluster, capped = _decide(
+        component[order], fixed, *_looks(heads, nodes, first, numbering, config, views),
+        gather_captions(nodes, numbering, config), views, limits_of(config),
+        (wholes(views), config.images.candidate_distance, config.images.bucket_cap, config.within),
+    )  # fmt: skip
     content = id_bytes(heads.column("content_hash"))
-    bytes_equal = (content == content[np.maximum(verdicts.kept, 0)]).all(axis=1)
-    reason = np.where(verdicts.exact, np.where(bytes_equal, 0, 2), reason).astype(np.uint8)
+    bytes_equal = (content == content[np.maximum(kept, 0)]).all(axis=1)
+    same = np.where(bytes_equal, 0, 2)
+    reason = np.select([found == COVERED, found == SAME_CAPTION, found == SAME_PIXELS], [3, 4, same], 1)
     assert len(reasons) == 5
-    return Decided(
-        nodes, heads, verdicts.kept, reason, verdicts.similarity, verdicts.error, verdicts.cluster, verdicts.capped
-    )
+    return Decided(nodes, heads, kept, reason.astype(np.uint8), similarity, error, cluster, capped)
 
 
 def featureless(index: pa.RecordBatch, config: ImageDedupeConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -80,32 +79,25 @@ def _first_of_pixels(component: np.ndarray, heads: pa.RecordBatch) -> np.ndarray
     return first_of_content(component, heads.column("pixel_hash").take(pa.array(same_bytes)))
 
 
-def _near(
-    nodes: np.ndarray,
+def _looks(
     heads: pa.RecordBatch,
-    fixed: np.ndarray,
-    component: np.ndarray,
-    unique: np.ndarray,
+    nodes: np.ndarray,
+    first: np.ndarray,
     numbering: Nodes,
     config: DedupeConfig,
     views: np.ndarray,
-) -> tuple[Verdicts, np.ndarray]:
-    """Decide on images of different pixels; returns verdicts, and by what each was found (see `compare`)."""
-    if not config.near:
-        count = len(unique)
-        none = np.zeros(count)
-        return Verdicts(np.full(count, -1), none > 0, none, none, np.arange(count), 0), np.zeros(count, np.int64)
-    rows = pa.array(unique)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """What images of different pixels look like.
+
+    Returns the number of each image's looks, int64[n], then by that number the hashes of views, whether they take part,
+    and what `compare` reads; with near=False nothing takes part, and nothing is read.
+    """
+    unique = np.flatnonzero(first == np.arange(len(first)))
     flat, small = featureless(heads, config.images)
-    hashes = heads.column("hashes").take(rows).flatten().to_numpy().reshape(len(unique), -1)
-    taking = ~(flat | small)[unique]
-    data = Gathered(numbering, views).take(nodes[unique])
-    settings = (wholes(views), config.images.candidate_distance, config.images.bucket_cap, config.within)
-    captions = gather_captions(nodes[unique], numbering, config)
-    kept, similarity, error, found, cluster, capped = _decide(
-        hashes, taking, component[unique], fixed[unique], data, captions, views, limits_of(config), settings
-    )
-    return Verdicts(kept, np.zeros(len(unique), np.bool_), similarity, error, cluster, capped), found
+    taking = ~(flat | small)[unique] & config.near
+    hashes = heads.column("hashes").take(pa.array(unique)).flatten().to_numpy().reshape(len(unique), -1)
+    read = nodes[unique] if config.near else nodes[:0]
+    return np.searchsorted(unique, first), hashes, taking, Gathered(numbering, views).take(read)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -125,24 +117,34 @@ def are_candidates(a: np.ndarray, b: np.ndarray, whole: np.ndarray, distance: in
 
 
 @numba.njit(nogil=True, cache=True)
-def _decide(hashes, taking, component, fixed, data, captions, views, limits, settings):  # type: ignore[no-untyped-def]
+def _decide(component, fixed, looks, hashes, taking, data, captions, views, limits, settings):  # type: ignore[no-untyped-def]
     whole, distance, cap, within = settings
-    rows = len(hashes)
+    rows = len(component)
     kept, found = np.full(rows, -1, np.int64), np.zeros(rows, np.int64)
     similarity, error, cluster = np.zeros(rows), np.zeros(rows), np.arange(rows)
     stays, count, capped = np.empty(rows, np.int64), 0, np.int64(0)  # the kept images of this component
+    same = np.full(len(hashes), -1, np.int64)  # by looks: one that is kept, or that was removed by its looks
     for i in range(rows):
         if i > 0 and component[i] != component[i - 1]:
             count = 0
-        if not taking[i] and captions.counts[i] == 0:
+        look, other = looks[i], same[looks[i]]
+        if other >= 0 and (fixed[i] or kept[other] >= 0 or fixed[other] or within):
+            union(cluster, i, other)
+            if fixed[i]:
+                continue
+            if kept[other] >= 0:
+                kept[i], found[i], similarity[i] = kept[other], found[other], similarity[other]
+            else:
+                kept[i], found[i], similarity[i] = other, SAME_PIXELS, 1.0
             continue
         met = 0
         for k in range(0 if fixed[i] else count):
             other = stays[k]
-            if taking[i] and taking[other] and are_candidates(hashes[i], hashes[other], whole, distance):
+            by = looks[other]
+            if taking[look] and taking[by] and are_candidates(hashes[look], hashes[by], whole, distance):
                 met += 1
                 if met <= cap:
-                    how, value = compare(i, other, data, views, limits)
+                    how, value = compare(look, by, data, views, limits)
                     if how != NOT_SIMILAR:
                         union(cluster, i, other)
                         if found[i] in (NOT_SIMILAR, SAME_CAPTION) or value > similarity[i]:
@@ -153,7 +155,9 @@ def _decide(hashes, taking, component, fixed, data, captions, views, limits, set
                 if found[i] == NOT_SIMILAR or (found[i] == SAME_CAPTION and value > similarity[i]):
                     kept[i], similarity[i], error[i], found[i] = other, value, uncertain, SAME_CAPTION
         capped += max(0, met - cap)
+        if found[i] != SAME_CAPTION:
+            same[look] = i
         if kept[i] < 0 and (fixed[i] or within):
             stays[count] = i
             count += 1
-    return kept, similarity, error, found, flatten(cluster), capped
+    return kept, found, similarity, error, flatten(cluster), capped

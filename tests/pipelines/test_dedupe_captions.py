@@ -64,6 +64,18 @@ def test_looks_go_before_captions_and_short_or_no_captions_take_no_part(
     assert "3 captions take part" in capsys.readouterr().out
 
 
+def test_who_goes_by_a_caption_does_not_take_along_copies_of_other_captions(tmp_path: Path) -> None:
+    image = picture("a", photo(2, (150, 110)))
+    made = [
+        captioned("bus", 1, ENGLISH),
+        image._replace(data=image.data + b"\0\0", caption=ENGLISH),
+        image._replace(locator="b", data=image.data + b"\0", caption="the tower at night above the roofs of Paris"),
+        image._replace(locator="c", caption=CHINESE),
+    ]
+    found = decisions(run(tmp_path / "d", cleaned(tmp_path / "c", {"a": made}), options=JOIN))
+    assert found == {"a": ("bus", "near_caption", 1.0, 0.9), "c": ("b", "exact_pixels", 1.0, 1.0)}
+
+
 def test_flat_and_small_images_are_found_by_their_captions(tmp_path: Path) -> None:
     tiny = photo(1).resize((20, 20))
     made = [picture(f"{i}", tiny.rotate(i), 90 - i)._replace(caption=ENGLISH) for i in range(3)]
