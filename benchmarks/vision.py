@@ -158,6 +158,7 @@ def on_labels(folder: Path, given: argparse.Namespace) -> None:
     for name, start, epochs, options in (
         ("from scratch", None, 60, []), ("from scratch, three times as long", None, 180, []),
         ("after the MAE", mae, 60, ["layer_decay=0.75"]),
+        ("after the MAE, three times as long", mae, 180, ["layer_decay=0.75"]),
     ):  # fmt: skip
         found = []
         for seed in range(given.seeds):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -273,20 +273,33 @@ def start_from(checkpoint: Path, model: nn.Module, tokenizer: str | None) -> Non
 
 
 def start_from_images(checkpoint: Path, model: nn.Module) -> list[str]:
-    """Load what fits of another model of images: its encoder, and heads of the same name and shape.
+    """Load what fits of another model of images: its encoder, and heads of the same name, shape and classes.
 
     Returns the names of the model's tensors that keep their first values. CheckpointError where the encoders differ.
     """
-    if not isinstance(read_state(checkpoint), ImageState):
+    state = read_state(checkpoint)
+    if not isinstance(state, ImageState):
         raise CheckpointError(f"{checkpoint} holds a model of text: give a run of python -m trainer.vision")
+    theirs, ours = state.architecture, cast(Any, model).arch
+    for option, name in (("model.heads", "heads"), ("images.mean", "mean"), ("images.std", "std")):
+        was, now = (_spread(getattr(each, name, 1), each.channels) for each in (theirs, ours))
+        if was != now:  # weights of the same shapes that mean something else
+            raise CheckpointError(f"{checkpoint} was trained with {option} {was}, not {now}: give the same options")
     weights, expected = _load(checkpoint / WEIGHTS), model.state_dict()
     fits = {name for name, tensor in weights.items() if name in expected and expected[name].shape == tensor.shape}
+    if theirs.labels != ours.labels:
+        fits = {name for name in fits if not name.startswith("classifier.")}
     if wrong := sorted(name for name in {*weights, *expected} - fits if name.startswith("model.")):
         raise CheckpointError(f"{checkpoint} has another encoder: {wrong[0]}; give the same model options")
     with torch.no_grad():
         for name in fits:
             expected[name].copy_(_like(weights[name], expected[name]))
     return sorted(set(expected) - fits)
+
+
+def _spread(value: Any, channels: int) -> list[float]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * channels if len(values) == 1 else values
 
 
 def tokenizer_sha256(directory: Path) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from schemas.base import SchemaError
@@ -52,8 +52,8 @@ class ImagesConfig:
     cache: int = 1024
 
     def __post_init__(self) -> None:
-        if not (0 < self.crop <= 1 and 0 <= self.magnitude <= 10 and self.mixup >= 0):
-            raise ValueError("images: crop is a share above 0, magnitude at most 10, mixup not negative")
+        if not (0 < self.crop <= 1 and 0 <= self.magnitude <= 10 and 0 <= self.mixup <= 100):
+            raise ValueError("images: crop is a share above 0, magnitude at most 10, mixup from 0 to 100")
         if min(self.operations, self.cache) < 0 or self.workers < 1 or min(self.std, default=0) <= 0:
             raise ValueError("images: operations and cache are not negative, workers at least 1, std above 0")
         if len(self.mean) != len(self.std):
@@ -146,7 +146,8 @@ class ImageDataset:
             image = Image.open(io.BytesIO(data), formats=FORMATS).convert(self.mode)
         except UNDECODABLE as error:
             name, path = self.records["id"][row].as_py().hex(), self._paths[self._batch[row]]
-            raise SchemaError(f"{path}, image {name}: {error}: make the shards from what clean has decoded") from error
+            why = "no image file" if isinstance(error, UnidentifiedImageError) else error
+            raise SchemaError(f"{path}, image {name}: {why}: make the shards from what clean has decoded") from error
         if (size := image.width * image.height * (1 if self.mode == "L" else 4)) <= self._room:
             self._room -= size
             self._cache[row] = image
@@ -290,10 +291,16 @@ OPERATIONS = (
 
 @functools.lru_cache(1)
 def _beta(shape: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lower half of the distribution function of Beta(shape, shape), over x: s = t^(1/shape) makes it smooth at 0."""
-    t = np.linspace(0, 0.5**shape, 2049)
-    x = t ** (1 / shape)
-    density = (1 - x) ** (shape - 1)
+    """Lower half of the distribution function of Beta(shape, shape), over x.
+
+    Below a shape of 1 the density has a pole at 0: over t = x^shape it is smooth there.
+    """
+    if shape > 1:
+        x = np.linspace(0, 0.5, 8193)
+        density = (4 * x * (1 - x)) ** (shape - 1)
+    else:
+        x = np.linspace(0, 0.5**shape, 2049) ** (1 / shape)
+        density = (1 - x) ** (shape - 1)
     total = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
     return total / total[-1] / 2, x
 

@@ -107,6 +107,12 @@ class VisionModel:
             return ResNetArchitecture(**values)
         if task == "mae":
             values |= {"decoder_layers": self.decoder_layers, "decoder_hidden": self.decoder_hidden}
+            if min(self.decoder_layers, self.decoder_hidden) < 1:
+                raise ConfigError("task=mae needs a decoder: model.decoder_layers and decoder_hidden are at least 1")
+            if values["image_size"] < 2 * values["patch"]:
+                raise ConfigError(
+                    "task=mae hides some patches and shows others: model.image_size is two patches or more"
+                )
         return VitArchitecture(**values, pooling=self.pooling)
 
 
@@ -168,7 +174,8 @@ class Objective(nn.Module):
         self.model, self.device, self.halved = model, device, half(config.run.precision, device)
         self.smoothing = config.smoothing
         self.patches = arch.patches if config.task == "mae" else 0
-        self.visible = max(1, round((1 - config.hidden) * self.patches)) if self.patches else 0
+        shown = max(1, round((1 - config.hidden) * self.patches))
+        self.visible = min(shown, self.patches - 1) if self.patches else 0  # what is shown costs nothing
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(arch, name), device=device).view(-1, 1, 1), False)
 
@@ -336,10 +343,22 @@ def values(dataset: ImageDataset, name: str) -> list[str]:
     """A field to report by: a column of the records, or a field of the JSON object in `metadata`; '' where absent."""
     if name in dataset.records.column_names:
         return ["" if each is None else str(each) for each in dataset.records[name].to_pylist()]
-    found = [json.loads(each or "{}").get(name) for each in dataset.records["metadata"].to_pylist()]
+    found = [_field(dataset, row, name) for row in range(len(dataset.records))]
     if not any(each is not None for each in found):
         raise TableError(f"table {dataset.table!r}: no record has a field {name!r} to report by")
     return ["" if each is None else str(each) for each in found]
+
+
+def _field(dataset: ImageDataset, row: int, name: str) -> Any:
+    text = dataset.records["metadata"][row].as_py()
+    try:
+        fields = json.loads(text or "{}")
+    except ValueError as error:
+        fields = error
+    if not isinstance(fields, dict):
+        where = f"table {dataset.table!r}, {dataset.records['locator'][row]}"
+        raise TableError(f"{where}: its metadata is no JSON object, so --group {name} has nothing to look into")
+    return fields.get(name)
 
 
 def _check(config: VisionConfig, paths: Paths) -> None:

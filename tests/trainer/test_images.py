@@ -155,6 +155,10 @@ def test_shares_of_mixtures_follow_the_beta_distribution() -> None:
     assert float(small.mean()) == pytest.approx(0.5, abs=1e-3)
     assert float(small.var()) == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=1e-3)
     assert (mixing(chance, 0.0) == 1).all()
+    x = np.linspace(0, 1, 101)
+    assert mixing(3 * x**2 - 2 * x**3, 2.0) == pytest.approx(x, abs=1e-3)  # the distribution function of Beta(2, 2)
+    for shape in (1.5, 4.0, 20.0, 100.0):
+        assert float(mixing(chance, shape).var()) == pytest.approx(1 / (4 * (2 * shape + 1)), rel=0.02)
 
 
 def test_draws_are_even_and_differ_between_rows_epochs_and_purposes() -> None:

@@ -170,8 +170,24 @@ def test_a_classifier_starts_from_an_autoencoders_encoder(folder: Path, tmp_path
         torch.testing.assert_close(after.model.state_dict()[name], tensor)
     assert main([*arguments(folder, tmp_path / "no", model__layers=3), *start]) == 1
     assert "has another encoder: model.layers.2" in capsys.readouterr().err
+    for option, message in (({"model__heads": 2}, "trained with model.heads [4], not [2]"),
+                            ({"images__mean": "[0.1]"}, "trained with images.mean [0.5], not [0.1]")):  # fmt: skip
+        assert main([*arguments(folder, tmp_path / "no", **option), *start]) == 1
+        assert message in capsys.readouterr().err
     assert main(["--evaluate", str(tmp_path / "mae"), "--data", str(folder), "--output", str(tmp_path / "no")]) == 1
     assert "is a masked autoencoder, it has no classes" in capsys.readouterr().err
+
+
+def test_a_head_is_taken_where_its_classes_are_the_same(folder: Path, learnt: Path, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    names = {"横": "cat", "竖": "dog"}
+    other = write_images(tmp_path / "set", {
+        table: [one | {"label": names[one["label"]]} for one in drawn(24, seed)]
+        for seed, table in enumerate(("train", "validation"))
+    })  # fmt: skip
+    for name, data, expected in (("same", folder, "new: nothing"), ("other", other, "new: classifier\n")):
+        assert main([*arguments(data, tmp_path / name, run__steps=1), "--init", str(learnt)]) == 0
+        assert expected in capsys.readouterr().err
 
 
 def test_a_resnet_trains_by_the_same_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +208,9 @@ def test_bad_data_and_options_are_one_line(folder: Path, tmp_path: Path, capsys:
         (folder, {"model__blocks": "[1]"}, "model.blocks is nothing that digits has"),
         (folder, {"data__train": "all"}, "names no shard of table 'all'"),
         (folder, {"images__mean": "[0.1, 0.2]", "images__std": "[1, 1]"}, "images.mean has 2 numbers"),
+        (folder, {"task": "mae", "model__decoder_layers": 0}, "task=mae needs a decoder"),
+        (folder, {"task": "mae", "model__image_size": 2}, "hides some patches and shows others"),
+        (folder, {"images__mixup": 1000}, "mixup from 0 to 100"),
     ):
         assert main(arguments(data, tmp_path / "run", **options)) == 1
         assert message in capsys.readouterr().err
