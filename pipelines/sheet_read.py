@@ -19,6 +19,7 @@ from pipelines.core import files
 from pipelines.core.dataset import LEDGER_TABLE, Dataset
 from pipelines.core.identity import id_bytes, mixed64
 from pipelines.core.shards import take_rows
+from pipelines.lsh.images import NEAR_CAPTION
 from pipelines.lsh.survey import CLUSTERS, find, id_keys, key_bytes
 from schemas.base import SchemaError
 from schemas.image import IMAGES, THUMBNAILS
@@ -178,12 +179,14 @@ def read_copies(dedupe: Sequence[Dataset]) -> Copies:
 def choose_clusters(copies: Copies, count: int, images: int) -> dict[str, list[Cluster]]:
     """Choose `count` clusters: a third are the least similar, a third the largest, the rest by hash; none twice.
 
-    A cluster of two is never among the largest. images: at most so many of each are shown.
+    Similar in their looks: that of captions says nothing of those. A cluster of two is never among the largest.
+    images: at most so many of each are shown.
     """
     groups, first, removed = np.unique(copies.group, return_index=True, return_counts=True)
     size = np.where(copies.size[first] > 0, copies.size[first], removed + 1)
     least = np.full(len(groups), np.inf)
-    np.fmin.at(least, np.searchsorted(groups, copies.group), copies.similarity)
+    looks = np.array([name != NEAR_CAPTION for name in copies.reasons] or [True])[copies.reason]
+    np.fmin.at(least, np.searchsorted(groups, copies.group), np.where(looks, copies.similarity, np.nan))
     mixed = mixed64(groups.view(np.uint8).reshape(-1, 16), _SALT)
     rows = np.arange(len(groups))  # ties: by id
     taken: set[int] = set()

@@ -112,6 +112,9 @@ def find_files(inputs: Sequence[str], config: ReadConfig) -> Found:
         unknown = sorted(path for path, name in formats.items() if name is None and path not in claimed)
         if unknown and config.on_unknown == "error":
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            if config.kind != IMAGES and all(file_format(path, IMAGES) for path in unknown):
+                named = ", ".join(files.redact(path) for path in unknown[:3])
+                raise ReadError(f"{named}{more} may be images: add --images to read them as such")
             raise ReadError(
                 f"no reader for {', '.join(files.redact(path) for path in unknown[:3])}{more}; known suffixes"
                 f"{' of images' if config.kind == IMAGES else ''}: {' '.join(_SUFFIXES[config.kind])} "

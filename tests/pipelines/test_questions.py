@@ -68,6 +68,8 @@ def test_why_names_the_kept_twin_of_a_duplicate_and_their_similarity(data: Path)
     story = why.history(removed.hex(), str(data))
     expected = f"REMOVED: exact_duplicate of {kept.hex()}, similarity 1.0000, threshold 1  [dedupe]"
     assert any(expected in line for line in story)
+    stays = "twin" if kept == second else "good-0"
+    assert any(f"the kept one: source 's', locator '{stays}'" in line for line in story)
 
 
 def test_why_names_the_rule_the_score_and_the_threshold(data: Path) -> None:

@@ -112,8 +112,12 @@ def test_what_matches_nothing_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_suffix_without_a_reader_is_an_error_or_is_counted(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "b.tar", "c.png")
-    with pytest.raises(ReadError, match=r"no reader for .*b\.tar, .*c\.png; known suffixes"):
+    with pytest.raises(ReadError, match=r"b\.tar, .*c\.png may be images: add --images"):
         discover([str(tmp_path)], ReadConfig())
+    write(tmp_path, "d.bin")
+    with pytest.raises(ReadError, match=r"no reader for .*b\.tar, .*c\.png, .*d\.bin; known suffixes"):
+        discover([str(tmp_path)], ReadConfig())
+    (tmp_path / "d.bin").unlink()
     found = find_files([str(tmp_path)], ReadConfig(on_unknown="skip"))
     assert [file.relative for file in found.files] == ["a.jsonl"]
     assert [Path(path).name for path in found.skipped] == ["b.tar", "c.png"]
