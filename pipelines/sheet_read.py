@@ -19,11 +19,10 @@ from pipelines.core import files
 from pipelines.core.dataset import LEDGER_TABLE, Dataset
 from pipelines.core.identity import id_bytes, mixed64
 from pipelines.core.shards import take_rows
-from pipelines.lsh.images import NEAR_CAPTION
 from pipelines.lsh.survey import CLUSTERS, find, id_keys, key_bytes
 from schemas.base import SchemaError
 from schemas.image import IMAGES, THUMBNAILS
-from schemas.ledger import REMOVED
+from schemas.ledger import NEAR_CAPTION, REMOVED
 from schemas.signals import SIGNALS
 
 KEPT, RULED, COPY = range(3)  # what became of an image

@@ -10,6 +10,7 @@ from schemas.document import ID
 
 REMOVED, REJECTED = "removed", "rejected"
 ACTIONS = (REMOVED, REJECTED)
+NEAR_CAPTION = "near_caption"  # the reason of images whose similarity is that of their captions
 
 
 def _known_actions(table: pa.Table) -> Iterator[tuple[str, int, str]]:

@@ -33,10 +33,11 @@ from pipelines.lsh.texts import content_hashes, minhash_settings
 from schemas.base import SchemaError
 from schemas.fingerprint import CAPTION, fingerprint_record
 from schemas.image import THUMBNAILS
+from schemas.ledger import NEAR_CAPTION
 
 PIXELS, FIRST_NEAR = 0, 1  # bands
 FIRST_CAPTION = FIRST_NEAR + BANDS
-EXACT_PIXELS, COVERED, NEAR_CAPTION = "exact_pixels", "near_duplicate_covered", "near_caption"
+EXACT_PIXELS, COVERED = "exact_pixels", "near_duplicate_covered"
 _MOST_RANGES = 1 << 16  # of a band of 16 bits
 
 
