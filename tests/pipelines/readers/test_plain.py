@@ -26,7 +26,7 @@ TEXT = "# 标题\r\n\r\nText with a \0 and \u2028.\n"
         ("x.md", TEXT.encode()),
         ("x.md", TEXT.encode("utf-8-sig")),
         ("x.md", TEXT.encode("utf-16")),
-        ("x.md.gz", gzip.compress(TEXT.encode())),
+        ("x.md.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("x.md.bz2", bz2.compress(TEXT[:9].encode()) + bz2.compress(TEXT[9:].encode())),
     ],
 )
