@@ -22,10 +22,8 @@ from pipelines.images.views import FULL, SIDE, greys, integral, pictures
 NOT_SIMILAR, CORRELATED, COVERED = 0, 1, 2
 COARSE = 16  # cells of a side, where views are compared to find the one that fits
 _GATE = 0.8  # least correlation of coarse detail; copies were above 0.87, 95 % of the other candidates below 0.73
-_DETAIL_GATES = (
-    0.6,
-    0.9,
-)  # the same of fine detail before the search for the best fit (copies: 0.62), and half way (0.93)
+# The same of fine detail before the search for the best fit (copies: 0.62), and half way (copies: 0.93).
+_DETAIL_GATES = (0.6, 0.9)
 _STEPS = (164, 82, 41, 20)  # of the search for the best fit, in 1/256 pixel: 0.64 pixel at first
 _MOVES = 6  # at most, with one step
 _GAIN = 1e-5

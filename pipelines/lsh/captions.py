@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.core.identity import id_bytes
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.gather import gather_heads, gather_signed
+from pipelines.lsh.gather import gather_heads, gather_signed, id_words
 from pipelines.lsh.method import Linked
 from pipelines.lsh.nodes import Nodes
 from pipelines.text.minhash import band_hashes, jaccard, sign
@@ -101,13 +100,13 @@ def gather_captions(nodes: np.ndarray, numbering: Nodes, config: DedupeConfig) -
 @numba.njit(nogil=True, cache=True)
 def caption_similarity(captions: Any, a: int, b: int) -> tuple[float, float]:
     """Jaccard similarity of two captions that share a band, and its error; (0, 0) where they do not."""
-    hashes, counts, values, offsets = captions[0], captions[1], captions[2], captions[3]
+    hashes, counts, values, offsets = captions.hashes, captions.counts, captions.values, captions.offsets
     if counts[a] == 0 or counts[b] == 0:
         return 0.0, 0.0
     for band in range(hashes.shape[1]):
         if hashes[a, band] == hashes[b, band]:
             one, other = values[offsets[a] : offsets[a + 1]], values[offsets[b] : offsets[b + 1]]
-            return jaccard(one, counts[a], other, counts[b], captions[5])
+            return jaccard(one, counts[a], other, counts[b], captions.size)
     return 0.0, 0.0
 
 
@@ -119,7 +118,8 @@ def caption_edges(hashes: np.ndarray, nodes: np.ndarray, numbering: Nodes, confi
     sizes, cap = np.diff(np.append(starts, len(nodes))), config.images.bucket_cap
     for bucket in np.flatnonzero(sizes > cap):  # who is compared with whom must not depend on the node numbers
         part = slice(starts[bucket], starts[bucket] + sizes[bucket])
-        nodes[part] = _by_id(nodes[part], numbering)
+        words = id_words(nodes[part], numbering)
+        nodes[part] = nodes[part][np.lexsort([words[:, 1], words[:, 0]])]
     shared = sizes > 1
     members, own = np.unique(nodes, return_inverse=True)
     captions = gather_captions(members, numbering, config)
@@ -128,12 +128,6 @@ def caption_edges(hashes: np.ndarray, nodes: np.ndarray, numbering: Nodes, confi
     facts = {"captions_compared": compared, "capped_comparisons": capped}
     left, right = (members[column] for column in pairs.T)
     return Linked(left, right, sizes[shared], nodes[starts[shared]], facts)
-
-
-def _by_id(nodes: np.ndarray, numbering: Nodes) -> np.ndarray:
-    ids = np.ascontiguousarray(id_bytes(gather_heads(nodes, numbering, ["id"]).column("id"))).view(">u8")
-    words = ids.reshape(-1, 2)
-    return nodes[np.lexsort([words[:, 1], words[:, 0]])]
 
 
 @numba.njit(nogil=True, cache=True)

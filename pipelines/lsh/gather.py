@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pipelines.core.identity import id_bytes
 from pipelines.core.shards import take_rows
 from pipelines.lsh.nodes import Nodes
 
@@ -29,6 +30,12 @@ def gather_heads(nodes: np.ndarray, numbering: Nodes, columns: Sequence[str]) ->
         parts.append(part.append_column("fixed", pa.repeat(shard.fixed, len(part))))
         positions.append(where)
     return pa.concat_batches(parts).take(pa.array(_inverse(np.concatenate(positions))))
+
+
+def id_words(nodes: np.ndarray, numbering: Nodes) -> np.ndarray:
+    """The ids of some records as two numbers each, in whose order they are sorted: uint64[n, 2]."""
+    ids = gather_heads(nodes, numbering, ["id"]).column("id")
+    return np.ascontiguousarray(id_bytes(ids)).view(">u8").reshape(-1, 2)
 
 
 def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int, prefix: str = "") -> Signed:

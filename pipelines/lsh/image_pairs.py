@@ -11,13 +11,12 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.core.identity import id_bytes
 from pipelines.images.compare import Limits, coarse_views, resemble
 from pipelines.images.hashing import BAND_BITS, WORDS, bit_count
 from pipelines.images.views import wholes
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.gather import gather_heads
+from pipelines.lsh.gather import id_words
 from pipelines.lsh.method import Linked
 from pipelines.lsh.nodes import Nodes
 from schemas.image import THUMBNAIL_SIDE
@@ -111,9 +110,7 @@ def _buckets(keys: np.ndarray) -> np.ndarray:
 
 def _by_id(keys: np.ndarray, entries: np.ndarray, numbering: Nodes) -> tuple[np.ndarray, np.ndarray]:
     nodes, own = np.unique(entries >> VIEW_BITS, return_inverse=True)
-    words = (
-        np.ascontiguousarray(id_bytes(gather_heads(nodes, numbering, ["id"]).column("id"))).view(">u8").reshape(-1, 2)
-    )
+    words = id_words(nodes, numbering)
     order = np.lexsort([entries & ((1 << VIEW_BITS) - 1), words[own, 1], words[own, 0], keys])
     return keys[order], entries[order]
 
