@@ -5,6 +5,7 @@ import pyarrow as pa
 from schemas.base import Record, field
 from schemas.document import ID
 from schemas.image import THUMBNAIL_SIDE
+from schemas.signature import minhash_fields
 
 CAPTION = "caption_"  # that the names of a caption's columns begin with
 
@@ -41,20 +42,8 @@ def fingerprint_record(views: int, permutations: int = 0) -> Record:
 
 
 def caption_fields(permutations: int) -> tuple[pa.Field, ...]:
-    """The columns of captions: those of `schemas.signature`, under names that begin with CAPTION."""
-    return (
-        field(f"{CAPTION}shingle_count", pa.uint32(), "distinct shingles of the caption; 0 where it takes no part"),
-        field(
-            f"{CAPTION}signature",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False), permutations),
-            "MinHash signature of the caption's shingles",
-        ),
-        field(
-            f"{CAPTION}sketch",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
-            "the k smallest distinct mixed shingle hashes of the caption, ascending",
-        ),
-    )
+    """The columns of captions; a caption that takes no part counts no shingles."""
+    return tuple(one.with_name(f"{CAPTION}{one.name}") for one in minhash_fields(permutations))
 
 
 def validate(table: pa.Table, views: int, where: str = "table", permutations: int = 0) -> None:

@@ -6,6 +6,23 @@ from schemas.base import Record, field
 from schemas.document import ID
 
 
+def minhash_fields(num_perm: int) -> tuple[pa.Field, ...]:
+    """What verifies candidates by the shingles of their texts."""
+    return (
+        field("shingle_count", pa.uint32(), "number of distinct shingles"),
+        field(
+            "signature",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm),
+            "equal to datasketch.MinHash(num_perm, seed, scheme='affine32', hashfunc=shingle_hash).hashvalues",
+        ),
+        field(
+            "sketch",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
+            "the k smallest distinct mixed shingle hashes, ascending: the whole set where shingle_count <= k",
+        ),
+    )
+
+
 def signature_record(num_perm: int) -> Record:
     """Make the record type for signatures of `num_perm` permutations (num_perm = bands × rows)."""
     return Record(
@@ -18,17 +35,7 @@ def signature_record(num_perm: int) -> Record:
             field("content_hash", ID, "the document's content_hash"),
             field("length", pa.uint32(), "characters of the text"),
             field("date", pa.int64(), "seconds since 1970 from the configured date field", nullable=True),
-            field("shingle_count", pa.uint32(), "number of distinct shingles"),
-            field(
-                "signature",
-                pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm),
-                "equal to datasketch.MinHash(num_perm, seed, scheme='affine32', hashfunc=shingle_hash).hashvalues",
-            ),
-            field(
-                "sketch",
-                pa.list_(pa.field("item", pa.uint32(), nullable=False)),
-                "the k smallest distinct mixed shingle hashes, ascending: the whole set where shingle_count <= k",
-            ),
+            *minhash_fields(num_perm),
         ),
     )
 

@@ -20,8 +20,9 @@ from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads, gather_signed, id_words
 from pipelines.lsh.method import Linked
 from pipelines.lsh.nodes import Nodes
-from pipelines.text.minhash import band_hashes, jaccard, sign
-from schemas.fingerprint import CAPTION, caption_fields
+from pipelines.lsh.sign import signature_columns
+from pipelines.text.minhash import band_hashes, jaccard
+from schemas.fingerprint import CAPTION
 
 
 class Captions(NamedTuple):
@@ -54,19 +55,10 @@ def signed_captions(captions: pa.Array, config: DedupeConfig) -> dict[str, pa.Ar
     if not joined(config):
         return {}
     settings = config.images.captions
-    signed = sign(pc.fill_null(captions, ""), settings.shingle_size, config.minhash)
-    counts = np.where(signed.counts >= settings.least_shingles, signed.counts, 0).astype(np.uint32)
-    types = {one.name: one.type for one in caption_fields(config.minhash.num_perm)}
-    signature, sketch = types[f"{CAPTION}signature"], types[f"{CAPTION}sketch"]
-    return {
-        f"{CAPTION}shingle_count": pa.array(counts),
-        f"{CAPTION}signature": pa.FixedSizeListArray.from_arrays(
-            pa.array(signed.signatures.reshape(-1)), type=signature
-        ),
-        f"{CAPTION}sketch": pa.ListArray.from_arrays(
-            pa.array(signed.offsets.astype(np.int32)), pa.array(signed.values), type=sketch
-        ),
-    }
+    columns = signature_columns(pc.fill_null(captions, ""), settings.shingle_size, config)
+    counts = columns["shingle_count"]
+    columns["shingle_count"] = pc.if_else(pc.less(counts, settings.least_shingles), pa.scalar(0, counts.type), counts)
+    return {f"{CAPTION}{name}": column for name, column in columns.items()}
 
 
 def caption_buckets(

@@ -21,19 +21,25 @@ from schemas.signature import signature_record
 def sign_batch(batch: pa.RecordBatch, config: DedupeConfig) -> pa.RecordBatch:
     """Make the index rows of a batch of documents."""
     texts, schema = batch.column("text"), signature_record(config.minhash.num_perm).schema
-    signed = sign(texts, config.shingle_size, config.minhash)
-    signature, sketch = schema.field("signature").type, schema.field("sketch").type
     columns = {
         **{name: batch.column(name) for name in ("id", "source", "locator", "content_hash")},
         "length": pc.utf8_length(texts).cast(pa.uint32()),
         "date": epoch_seconds(batch.column("metadata"), config.date_field),
-        "shingle_count": pa.array(signed.counts),
-        "signature": pa.FixedSizeListArray.from_arrays(pa.array(signed.signatures.reshape(-1)), type=signature),
-        "sketch": pa.ListArray.from_arrays(
-            pa.array(signed.offsets.astype(np.int32)), pa.array(signed.values), type=sketch
-        ),
+        **signature_columns(texts, config.shingle_size, config),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def signature_columns(texts: pa.Array, shingle_size: int, config: DedupeConfig) -> dict[str, pa.Array]:
+    """Sign texts: shingle_count, signature and sketch, as `schemas.signature` has them."""
+    schema, signed = signature_record(config.minhash.num_perm).schema, sign(texts, shingle_size, config.minhash)
+    signature, sketch = schema.field("signature").type, schema.field("sketch").type
+    offsets, values = pa.array(signed.offsets.astype(np.int32)), pa.array(signed.values)
+    return {
+        "shingle_count": pa.array(signed.counts),
+        "signature": pa.FixedSizeListArray.from_arrays(pa.array(signed.signatures.reshape(-1)), type=signature),
+        "sketch": pa.ListArray.from_arrays(offsets, values, type=sketch),
+    }
 
 
 class ShardSigner(Signer):

@@ -24,6 +24,8 @@ from schemas.document import DOCUMENT
 from schemas.manifest import MANIFEST_PATH, Manifest, Shard
 from schemas.signature import CLUSTER, signature_record
 
+from . import sheets
+
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
@@ -45,6 +47,12 @@ def real_records() -> Callable[..., list[dict[str, Any]]]:
         return records
 
     return read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of `sheets.CORPUS`: images as clean writes them, and the decisions on them."""
+    return sheets.write(tmp_path, sheets.CORPUS, sheets.LOST)
 
 
 Document = tuple[str, str, str, str]  # shard, source, locator, text

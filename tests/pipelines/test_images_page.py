@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from .sheets import (
-    CORPUS,
     HOSTILE,
-    LOST,
     One,
     Page,
     options,
@@ -23,11 +21,6 @@ from .sheets import (
     run,
     write,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write(tmp_path, CORPUS, LOST)
 
 
 def test_the_page_loads_nothing_and_believes_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from schemas.manifest import MANIFEST_PATH
 
 from .sheets import (
     CORPUS,
-    LOST,
     One,
     Page,
     batch,
@@ -29,11 +28,6 @@ from .sheets import (
     thumbnail,
     write,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write(tmp_path, CORPUS, LOST)
 
 
 def test_totals_account_for_every_image(folder: Path) -> None:
