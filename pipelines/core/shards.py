@@ -363,18 +363,19 @@ def take_rows(reader: pa.ipc.RecordBatchFileReader, rows: np.ndarray, columns: l
         return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in reader.schema], schema=reader.schema).select(
             columns
         )
-    size = reader.get_batch(0).num_rows
     order = np.argsort(rows, kind="stable")
-    batch_of = rows[order] // size
-    cuts = np.flatnonzero(np.diff(batch_of)) + 1
-    parts = []
-    for group in np.split(order, cuts):
-        number = int(rows[group[0]] // size)
-        parts.append(reader.get_batch(number).select(columns).take(pa.array(rows[group] - number * size)))
-    gathered = pa.concat_batches(parts)
-    inverse = np.empty_like(order)
-    inverse[order] = np.arange(len(order))
-    return gathered.take(pa.array(inverse))
+    parts = [batch.select(columns).take(pa.array(places)) for batch, _, places in batches_with(reader, rows[order])]
+    return pa.concat_batches(parts).take(pa.array(np.argsort(order, kind="stable")))
+
+
+def batches_with(
+    reader: pa.ipc.RecordBatchFileReader, rows: np.ndarray
+) -> Iterator[tuple[pa.RecordBatch, slice, np.ndarray]]:
+    """Split ascending rows of a shard by batch: (batch, which of the rows it holds, their places in it)."""
+    size = reader.get_batch(0).num_rows
+    for number in np.unique(rows // size).tolist():
+        inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]).tolist())
+        yield reader.get_batch(number), inside, rows[inside] - number * size
 
 
 def verify_shard(root: str, shard: Shard) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.core.identity import id_bytes
-from pipelines.core.shards import take_rows
+from pipelines.core.shards import batches_with, take_rows
 from pipelines.lsh.nodes import Nodes
 
 
@@ -29,7 +29,7 @@ def gather_heads(nodes: np.ndarray, numbering: Nodes, columns: Sequence[str]) ->
         part = take_rows(shard.open(), rows, list(columns))
         parts.append(part.append_column("fixed", pa.repeat(shard.fixed, len(part))))
         positions.append(where)
-    return pa.concat_batches(parts).take(pa.array(_inverse(np.concatenate(positions))))
+    return pa.concat_batches(parts).take(pa.array(np.argsort(np.concatenate(positions), kind="stable")))
 
 
 def id_words(nodes: np.ndarray, numbering: Nodes) -> np.ndarray:
@@ -44,11 +44,7 @@ def gather_signed(nodes: np.ndarray, numbering: Nodes, num_perm: int, prefix: st
     lengths = np.zeros(len(nodes) + 1, np.int64)
     chunks = []
     for shard, where, rows in numbering.by_shard(nodes):
-        reader = shard.open()
-        size = reader.get_batch(0).num_rows
-        for number in np.unique(rows // size).tolist():
-            inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]))
-            batch, taken = reader.get_batch(number), rows[inside] - number * size
+        for batch, inside, taken in batches_with(shard.open(), rows):
             signed[where[inside]] = batch.column(f"{prefix}signature").flatten().to_numpy().reshape(-1, num_perm)[taken]
             sketch = batch.column(f"{prefix}sketch")
             offsets, values = sketch.offsets.to_numpy(), sketch.values.to_numpy()
@@ -67,9 +63,3 @@ def _copy_lists(values, offsets, rows, out, borders, where):  # type: ignore[no-
         first, to = offsets[rows[i]], borders[where[i]]
         for j in range(offsets[rows[i] + 1] - first):
             out[to + j] = values[first + j]
-
-
-def _inverse(order: np.ndarray) -> np.ndarray:
-    inverse = np.empty_like(order)
-    inverse[order] = np.arange(len(order))
-    return inverse

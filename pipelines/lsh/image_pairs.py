@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pipelines.core.shards import batches_with
 from pipelines.images.compare import Limits, coarse_views, resemble
 from pipelines.images.hashing import BAND_BITS, WORDS, bit_count
 from pipelines.images.views import wholes
@@ -39,10 +40,7 @@ class Gathered:
         fine = np.empty((len(nodes), WORDS), np.uint64)
         for shard, where, rows in self._numbering.by_shard(nodes):
             reader = self._open.get(shard.place) or self._open.setdefault(shard.place, shard.open())
-            size = reader.get_batch(0).num_rows
-            for number in np.unique(rows // size).tolist():
-                inside = slice(*np.searchsorted(rows, [number * size, (number + 1) * size]))
-                batch, taken = reader.get_batch(number), rows[inside] - number * size
+            for batch, inside, taken in batches_with(reader, rows):
                 thumbnails[where[inside]] = thumbnail_values(batch.column("thumbnail"))[taken]
                 fine[where[inside]] = batch.column("fine_hash").flatten().to_numpy().reshape(-1, WORDS)[taken]
         return thumbnails, fine, *coarse_views(thumbnails, self._views)
