@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -61,7 +61,7 @@ def problems(pipeline: beam.Pipeline) -> list[str]:
 
 @contextmanager
 def workers(beam_options: PipelineOptions, count: int, filesystem_args: tuple[str, ...]) -> Iterator[None]:
-    """Give a pipeline a Dask cluster for as long as the body runs, and clean up behind Beam, which leaves clients open.
+    """Give a pipeline a Dask cluster for as long as the body runs.
 
     The cluster is the one that the options name, else `count` local processes. Its workers get the options of Beam's
     filesystems (endpoints, credentials), which the runner does not hand on. Elements become tasks one by one: a shard
@@ -85,6 +85,18 @@ def workers(beam_options: PipelineOptions, count: int, filesystem_args: tuple[st
                 _set_up_worker(filesystem_args)
 
         client.register_plugin(SetUp(), name="gristmill")
+        yield
+
+
+@contextmanager
+def waiting(result: Any) -> Iterator[None]:
+    """Let Beam's own client be the current one while its result is waited for, and close it, which Beam does not.
+
+    Beam waits by `as_completed`, which takes the event loop of the current client, ours or the caller's. Events of
+    another client's futures are set by the thread of another loop, and of that one is now and then never told: the run
+    would hang with all its work done.
+    """
+    with closing(result.client), result.client.as_current():
         yield
 
 

@@ -220,9 +220,9 @@ def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
         if options.runner in _DOWNLOADING:
             stack.enter_context(_bounded_waits())
         result: Any = _build(build, options, beam_options).run()
-        state = result.wait_until_finish()
         if options.runner == "DaskRunner":
-            result.client.close()
+            stack.enter_context(on_dask.waiting(result))
+        state = result.wait_until_finish()
     state = state or getattr(result, "state", None)
     if state not in (None, "DONE"):
         raise RunnerError(f"{options.runner} ended the pipeline in state {state}")

@@ -1,4 +1,5 @@
-"""The Dask guard refuses the shapes that Beam's Dask runner computes silently wrong, and lets ours through."""
+"""The Dask guard refuses the shapes that Beam's Dask runner computes silently wrong, and lets ours through; and waits
+for what runs there by the client whose futures they are."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
+from pipelines.core import runners
 from pipelines.core.on_dask import problems
+from pipelines.core.runners import RunOptions
 
 
 @pytest.fixture
@@ -76,3 +79,31 @@ def test_outputs_of_finish_bundle_are_refused(pipeline: beam.Pipeline, kind: bea
 def test_state_is_refused(pipeline: beam.Pipeline) -> None:
     _ = pipeline | beam.Create([(1, 2)]) | "State" >> beam.ParDo(Stateful())
     assert any("State" in problem and "state and timers" in problem for problem in problems(pipeline))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_cannot_hang_waiting_by_the_loop_of_another_client(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    from apache_beam.runners.dask.dask_runner import DaskRunnerResult
+
+    seen = []
+    wait = DaskRunnerResult.wait_until_finish
+
+    def spy(result: DaskRunnerResult) -> str:
+        seen.append((result.client, distributed.default_client() is result.client))
+        return wait(result)
+
+    monkeypatch.setattr(DaskRunnerResult, "wait_until_finish", spy)
+    with distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        options = RunOptions(runner="DaskRunner", beam_args=(f"--dask_client_address={cluster.scheduler_address}",))
+        with distributed.Client(cluster) as mine:
+            if fails:
+                with pytest.raises(ZeroDivisionError):
+                    runners.run(
+                        lambda pipeline: pipeline | beam.Create([0]) | beam.Map(lambda value: 1 // value), options
+                    )
+            else:
+                runners.run(lambda pipeline: pipeline | beam.Create([1]) | beam.Map(str), options)
+            assert distributed.default_client() is mine
+    ((client, was_current),) = seen
+    assert was_current and client.status == "closed"
