@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from pipelines.core.start import imported, importing
+
 # name: (module, what it does). A module is imported only when its command is used: Beam and torch take seconds.
 COMMANDS = {
     "sample": ("pipelines.sample", "collect real text that this Python installation holds"),
@@ -49,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"gristmill: unknown command {args[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]) or 0)
+    importing()
+    command = importlib.import_module(COMMANDS[args[0]][0])
+    imported()
+    return int(command.main(args[1:]) or 0)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.core.identity import hash64
+from pipelines.core.start import imported
 
 DEFAULT_BYTES = 10_000_000
 # Shares of the default part; what a source leaves over goes to the docstrings, of which there are plenty.
@@ -237,6 +238,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write SOURCE.jsonl.gz of every source into the output directory and print what is in them."""
+    imported()
     parser = argparse.ArgumentParser(prog="python -m pipelines.sample", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="directory for the JSON Lines files")
     size = parser.add_mutually_exclusive_group()

@@ -30,6 +30,7 @@ from pipelines.core.runners import (
     configure_filesystems,
 )
 from pipelines.core.stage import BooksError, DryRun
+from pipelines.core.start import imported
 
 # Errors that a person can mend: their message says what to do, a traceback would only hide it.
 EXPECTED = (ValueError, OSError, OutputError, BooksError)
@@ -189,6 +190,7 @@ def _interrupt(*_: object) -> None:
 
 def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     """Run `body`; turn an error into one line on standard error and an exit code."""
+    imported()
     quiet(debug)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # end as with Ctrl-C: sweep what was written, leave the old dataset

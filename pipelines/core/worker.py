@@ -14,6 +14,7 @@ import time
 from pipelines.core.allocator import keep_freed_memory
 from pipelines.core.logs import quiet
 from pipelines.core.runners import DRIVER, hide_credentials
+from pipelines.core.start import imported
 
 _LOOK = 1.0  # seconds between looks at the driver
 
@@ -32,6 +33,7 @@ def main() -> None:
     """Serve the runner that started this process, as the environment says."""
     from apache_beam.runners.worker import sdk_worker_main
 
+    imported()
     if os.environ.get(DRIVER, "").isdigit():
         threading.Thread(target=end_with, args=(int(os.environ[DRIVER]),), daemon=True).start()
     keep_freed_memory()

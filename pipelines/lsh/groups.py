@@ -8,7 +8,8 @@ import pyarrow as pa
 from pipelines.core.shards import write_shard
 
 GROUP_SCHEMA = pa.schema([pa.field("component", pa.int64(), False), pa.field("node", pa.int64(), False)])
-TASK_NODES = 5_000  # candidates that one verifying task takes, unless one component is larger
+TASK_NODES = 5_000  # candidates that one verifying task takes at most, unless one component is larger
+_TASKS, _LEAST = 16, 500  # tasks that there should be, so that workers end together, unless they would be too small
 
 Span = tuple[str, int, int]  # groups file, first row, last row
 
@@ -22,10 +23,11 @@ def write_groups(nodes: np.ndarray, labels: np.ndarray, scratch: str, path: str)
         return []
     batch = pa.RecordBatch.from_arrays([pa.array(labels), pa.array(nodes)], schema=GROUP_SCHEMA)
     write_shard(scratch, path, GROUP_SCHEMA, [batch], durable=False)
+    most = min(TASK_NODES, max(_LEAST, len(labels) // _TASKS))
     borders = np.append(np.flatnonzero(labels[1:] != labels[:-1]) + 1, len(labels))
     spans, start = [], 0
     while start < len(labels):
-        end = int(borders[min(int(np.searchsorted(borders, start + TASK_NODES)), len(borders) - 1)])
+        end = int(borders[min(int(np.searchsorted(borders, start + most)), len(borders) - 1)])
         spans.append((path, start, end))
         start = end
     return spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,12 @@ def test_candidates_of_one_component_are_one_task(
 def test_no_candidates_have_no_file(tmp_path: Path) -> None:
     none = np.empty(0, np.int64)
     assert write_groups(none, none, str(tmp_path), "groups.arrow") == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("pairs", "tasks"), [(100, 1), (4_000, 16), (100_000, 40)])
+def test_there_are_tasks_enough_that_no_worker_waits_for_another(tmp_path: Path, pairs: int, tasks: int) -> None:
+    nodes = np.arange(2 * pairs)
+    spans = write_groups(nodes, nodes // 2 * 2, str(tmp_path), "groups.arrow")
+    assert len(spans) == tasks
+    assert spans[0][1] == 0 and spans[-1][2] == 2 * pairs
+    assert all(before[2] == after[1] for before, after in itertools.pairwise(spans))
