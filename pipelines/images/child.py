@@ -76,7 +76,7 @@ def pack(answer: Processed | Refused) -> bytes:
 
 def unpack(small: bytes, blobs: bytes) -> Processed | Refused:
     """Make an answer of its bytes."""
-    fields = json.loads(small)
+    fields = json.loads(small.decode())  # of bytes, it would first find out in which encoding they are
     if len(fields) == len(Refused._fields):
         return Refused(*fields)
     end = fields[0]

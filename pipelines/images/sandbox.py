@@ -197,6 +197,8 @@ class _Child:
                 os.close(lifeline)
             assert self._process.stdin is not None and self._process.stdout is not None
             self._to, self._from = self._process.stdin, self._process.stdout
+            self._poller = select.poll()
+            self._poller.register(self._from, select.POLLIN)
             for pipe in (self._to, self._from):
                 with contextlib.suppress(OSError, AttributeError):  # Linux, and within what it allows to a user
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
@@ -227,20 +229,16 @@ class _Child:
         head = self._read(child.HEAD.size, self._patience)
         if head is None:
             return None
-        lengths = child.HEAD.unpack(head)
-        parts = [self._read(length, self._patience) for length in lengths]
-        if parts[0] is None or parts[1] is None:
-            return None
-        return child.unpack(parts[0], parts[1])
+        small, blobs = child.HEAD.unpack(head)
+        body = self._read(small + blobs, self._patience)
+        return None if body is None else child.unpack(body[:small], body[small:])
 
     def _read(self, count: int, seconds: float) -> bytes | None:
         """Read exactly so many bytes; None where the child ended or the time did."""
-        poller = select.poll()
-        poller.register(self._from, select.POLLIN)
         deadline, came = time.monotonic() + seconds, self._came
         while len(came) < count:
             left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1000):
+            if left <= 0 or not self._poller.poll(left * 1000):
                 self._late = True
                 return None
             part = os.read(self._from.fileno(), max(count, 1 << 16))
