@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipelines.core.start import importing
+from pipelines.core.start import importing, is_command
 
 
 def _is_for_us(record: logging.LogRecord) -> bool:
@@ -30,5 +30,5 @@ def _kernels() -> Path:
 # Beam warns on every import that an optional Google library is missing; who did not ask for it cannot act on it.
 logging.getLogger().addFilter(_is_for_us)
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_kernels()))  # where it cannot be written, numba falls back to its own
-if sys.argv[:1] == ["-m"]:  # so while Python looks for the module of a command: until that was imported, see `start`
+if is_command(sys.orig_argv):  # until its module was imported, see `start`
     importing()

@@ -51,9 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"gristmill: unknown command {args[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    importing()
-    command = importlib.import_module(COMMANDS[args[0]][0])
-    imported()
+    if argv is None:
+        importing()
+    try:
+        command = importlib.import_module(COMMANDS[args[0]][0])
+    finally:
+        imported()
     return int(command.main(args[1:]) or 0)
 
 

@@ -231,9 +231,7 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     integral(thumbnails[b], 0, sums_b)
     greys(sums_a, 0, 0, FULL, FULL, SCALE, cells, whole_a)
     greys(sums_b, 0, 0, FULL, FULL, SCALE, cells, whole_b)
-    best = -1.0
-    if distance <= limits[2] or _agree(coarse[a, 0], norms[a, 0], coarse[b, 0], norms[b, 0]) >= _GATE:
-        best = _accepted(detail_agreement(whole_a, whole_b), limits[0], limits[1])
+    best = _accepted(detail_agreement(whole_a, whole_b), limits[0], limits[1])
     if best < 0 and max(fits_a, fits_b) >= _GATE:
         turned = np.empty((SIDE + 1, SIDE + 1), np.int64)
         if fits_b >= fits_a:

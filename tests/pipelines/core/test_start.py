@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import pipelines
+from pipelines import __main__ as command
 from pipelines.core.cli import guarded
-from pipelines.core.start import imported, importing
+from pipelines.core.start import imported, importing, is_command
 
 PIPELINES = Path(pipelines.__file__).parent
 
@@ -28,22 +30,58 @@ def collector() -> Iterator[None]:
 @pytest.mark.usefixtures("collector")
 def test_garbage_is_collected_while_a_command_works() -> None:
     importing()
+    importing()  # `python -m pipelines` does it twice
     seen = []
     assert guarded("x", lambda: seen.append((gc.isenabled(), gc.get_freeze_count() > 0))) == 0
     assert seen == [(True, True)]
 
 
-def test_who_imports_the_package_keeps_its_collector_as_it_is() -> None:
+@pytest.mark.usefixtures("collector")
+def test_a_collector_that_the_caller_has_switched_off_stays_off() -> None:
     before = gc.get_freeze_count()
+    gc.disable()
+    importing()
     imported()
+    assert not gc.isenabled() and gc.get_freeze_count() == before
+
+
+def test_a_command_that_is_called_as_a_function_freezes_nothing_of_its_caller(tmp_path: Path) -> None:
+    before = gc.get_freeze_count()
+    assert command.main(["verify", str(tmp_path / "none")]) == 1
     assert gc.isenabled() and gc.get_freeze_count() == before
-    told = "import gc, pipelines.core.start; print(gc.isenabled())"
-    assert subprocess.check_output([sys.executable, "-c", told], text=True) == "True\n"
 
 
-def test_it_is_off_while_python_looks_for_the_module_of_a_command() -> None:
-    told = "import gc, sys; sys.argv = ['-m']; import pipelines; print(gc.isenabled())"
-    assert subprocess.check_output([sys.executable, "-c", told], text=True) == "False\n"
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("python -m pipelines.clean --input x", True),
+        ("python -X dev -m pipelines clean", True),
+        ("python -m pipelines.core.worker", True),
+        ("python -m pipelines.text.make_han", False),
+        ("python -m mytool.serve -m pipelines.clean", False),
+        ("python -m pipelinesque", False),
+        ("python -m", False),
+        ("python -c pass", False),
+        ("", False),
+    ],
+)
+def test_only_our_own_commands_leave_the_collector_off(arguments: str, expected: bool) -> None:
+    assert is_command(arguments.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [(["-m", "pipelines.told"], "False"), (["-m", "told"], "True"), (["-c", "import told"], "True")],
+)
+def test_it_is_off_while_a_command_imports_and_for_nobody_else(tmp_path: Path, run: list[str], expected: str) -> None:
+    told = "import gc, pipelines\nprint(gc.isenabled())\n"
+    (tmp_path / "told.py").write_text(told)
+    copy = tmp_path / "pipelines"
+    shutil.copytree(PIPELINES / "core", copy / "core", ignore=lambda *_: ["__pycache__"])
+    shutil.copy(PIPELINES / "__init__.py", copy)
+    (copy / "told.py").write_text(told)
+    found = subprocess.run([sys.executable, *run], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == f"{expected}\n"
 
 
 @pytest.mark.parametrize(
