@@ -100,6 +100,12 @@ def waiting(result: Any) -> Iterator[None]:
         yield
 
 
+def missing(result: Any) -> str:
+    """Say which results never came, though Beam waited to the end: of one that was cancelled it raises nothing."""
+    states = [future.status for future in result.futures if future.status != "finished"]
+    return f"{len(states)} of {len(result.futures)} results are {states[0]}" if states else ""
+
+
 def _set_up_worker(filesystem_args: tuple[str, ...]) -> None:
     from pipelines.core.logs import quiet
     from pipelines.core.runners import configure_filesystems

@@ -13,7 +13,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from pipelines.core import runners
 from pipelines.core.on_dask import problems
-from pipelines.core.runners import RunOptions
+from pipelines.core.runners import RunnerError, RunOptions
 
 
 @pytest.fixture
@@ -107,3 +107,20 @@ def test_a_run_cannot_hang_waiting_by_the_loop_of_another_client(fails: bool, mo
             assert distributed.default_client() is mine
     ((client, was_current),) = seen
     assert was_current and client.status == "closed"
+
+
+def test_results_that_never_come_are_an_error_and_not_an_empty_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    from apache_beam.runners.dask.dask_runner import DaskRunnerResult
+
+    wait = DaskRunnerResult.wait_until_finish
+
+    def lose(result: DaskRunnerResult) -> str:
+        result.client.cancel(result.futures)  # as where the scheduler goes
+        return wait(result)
+
+    monkeypatch.setattr(DaskRunnerResult, "wait_until_finish", lose)
+    with distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        options = RunOptions(runner="DaskRunner", beam_args=(f"--dask_client_address={cluster.scheduler_address}",))
+        with pytest.raises(RunnerError, match="1 of 1 results are cancelled"):
+            runners.run(lambda pipeline: pipeline | beam.Create([1]) | beam.Map(str), options)
