@@ -99,3 +99,12 @@ def test_the_outermost_cells_do_not_matter() -> None:
     b = a.copy()
     b[0], b[-1], b[:, 0], b[:, -1] = 0, 1020, 0, 1020
     assert detail_agreement(a, b) == pytest.approx((1, 0), abs=1e-12)
+
+
+def test_two_photographs_on_one_wide_mat_are_not_a_photograph_and_its_watermarked_copy() -> None:
+    a, b = np.full((32, 32), 40, np.int32), np.full((32, 32), 40, np.int32)
+    a[8:24, 10:22], b[8:24, 10:22] = values(2)[8:24, 10:22], values(3)[8:24, 10:22]
+    assert uncovered_agreement(a, b) == (0, 0)
+    copy = values(2)
+    copy[10:18, 10:22] = 1020
+    assert uncovered_agreement(values(2), copy)[0] > 0.9
