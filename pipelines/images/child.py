@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.core.start import imported
-from pipelines.images.config import ImageConfig, Processed, Refused
+from pipelines.images.config import REASONS, THUMBNAIL_SIDE, ImageConfig, Processed, Refused
 
 NO_MEMORY = 77  # exit status: not even the bytes of the images fit
 READY = b"ready"
@@ -75,12 +75,22 @@ def pack(answer: Processed | Refused) -> bytes:
 
 
 def unpack(small: bytes, blobs: bytes) -> Processed | Refused:
-    """Make an answer of its bytes."""
-    fields = json.loads(small.decode())  # of bytes, it would first find out in which encoding they are
+    """Make an answer of its bytes; ValueError where they are none."""
+    fields = json.loads(small.decode())  # of bytes, json would first find out in which encoding they are
+    if not isinstance(fields, list):
+        raise ValueError("no list")
     if len(fields) == len(Refused._fields):
-        return Refused(*fields)
-    end = fields[0]
-    return Processed._make([blobs[:end], *fields[1:], blobs[end : end + 16], blobs[end + 16 :]])
+        answer: Processed | Refused = Refused(*fields)
+        right = fields[0] in REASONS and isinstance(fields[1], str) and not blobs
+    else:
+        end, *values = fields
+        if type(end) is not int or len(blobs) != end + 16 + THUMBNAIL_SIDE**2:
+            raise ValueError("not the bytes of an image, a hash and a thumbnail")
+        answer = Processed._make([blobs[:end], *values, blobs[end : end + 16], blobs[end + 16 :]])
+        right = [type(value) for value in values] == [int, int, str, int, int, int]
+    if not right:
+        raise ValueError("fields of other types")
+    return answer
 
 
 def main() -> None:

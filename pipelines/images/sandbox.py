@@ -179,7 +179,7 @@ class _Child:
     """A child process. broken: it died, was killed, or should be replaced; it answered nothing to the last question."""
 
     def __init__(self, config: ImageConfig, function: str) -> None:
-        self.broken, self._late, self._fresh = False, False, True
+        self.broken, self._late, self._odd, self._fresh = False, False, False, True
         self._patience, self._came = _PATIENCE * config.seconds, bytearray()
         lifeline, held = os.pipe()
         self._life = os.fdopen(held, "wb")
@@ -212,6 +212,9 @@ class _Child:
 
     def ask(self, images: Sequence[bytes]) -> Iterator[Processed | Refused]:
         """Yield the answers; fewer than there are images where it broke, at the first one that has none."""
+        if self._came or self._poller.poll(0):  # it is at its end, or answers what it was not asked
+            self.broken = self._odd = True
+            return
         try:
             child.write_task(self._to, images)
         except BrokenPipeError:
@@ -231,7 +234,11 @@ class _Child:
             return None
         small, blobs = child.HEAD.unpack(head)
         body = self._read(small + blobs, self._patience)
-        return None if body is None else child.unpack(body[:small], body[small:])
+        try:
+            return None if body is None else child.unpack(body[:small], body[small:])
+        except (ValueError, TypeError):  # who took it over may answer anything
+            self._odd = True
+            return None
 
     def _read(self, count: int, seconds: float) -> bytes | None:
         """Read exactly so many bytes; None where the child ended or the time did."""
@@ -251,11 +258,13 @@ class _Child:
 
     def verdict(self) -> Refused:
         """What killed it."""
-        if self._late:
+        if self._late or self._odd:
             self._process.kill()
         code = self._process.wait()
         if self._late or code in (-signal.SIGPROF, -signal.SIGXCPU):
             return Refused("decode_timeout", "the decoder took longer than the setting `seconds` allows")
+        if self._odd:
+            return Refused("decoder_crash", "the decoder's process gave an answer that is none")
         if code == child.NO_MEMORY:
             return Refused("out_of_memory", "not even the encoded image fits into the setting `memory`")
         died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

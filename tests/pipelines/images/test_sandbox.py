@@ -28,13 +28,23 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ImageConfig(resize="keep_ratio", size=32, seconds=0.3)
 FAULTY = """
 import os, signal
+from pipelines.images import child
 from pipelines.images.config import Processed, Refused
 
 calls = 0
+FORGED = {b"garbage": b"{]", b"text": b"\\xff", b"number": b"7", b"object": b"{}", b"short": b"[5, 1]",
+          b"reason": b'["because", ""]', b"types": b'["unsupported", 7]'}
+last, right = b"", child.pack
+
+def pack(answer):
+    forged = FORGED.get(last)
+    return child.HEAD.pack(len(forged), 0) + forged if forged else right(answer) * (2 if last == b"twice" else 1)
+
+child.pack = pack
 
 def process(data, config):
-    global calls
-    calls += 1
+    global calls, last
+    calls, last = calls + 1, data
     if data == b"abort":
         os.abort()
     if data == b"segfault":
@@ -108,6 +118,18 @@ def test_a_crash_costs_the_image_that_makes_it_and_no_other(faulty: Sandbox, fau
     results = faulty.process(images)
     crash = Refused("decoder_crash", detail)
     assert results == [crash if image == fault else answer(image) for image in images]
+
+
+@pytest.mark.parametrize("forged", [b"garbage", b"text", b"number", b"object", b"short", b"reason", b"types"])
+def test_an_answer_that_is_none_costs_the_image_and_not_the_run(faulty: Sandbox, forged: bytes) -> None:
+    images = [IMAGES[0], forged, IMAGES[1]]
+    refused = Refused("decoder_crash", "the decoder's process gave an answer that is none")
+    assert faulty.process(images) == [answer(IMAGES[0]), refused, answer(IMAGES[1])]
+
+
+def test_an_answer_too_many_is_not_taken_for_that_of_the_next_image(faulty: Sandbox) -> None:
+    assert faulty.process([b"twice"]) == [answer(b"twice")]
+    assert faulty.process([IMAGES[0], IMAGES[1]]) == [answer(IMAGES[0]), answer(IMAGES[1])]
 
 
 def test_an_image_at_which_a_used_child_dies_gets_a_second_chance_in_a_new_one(faulty: Sandbox) -> None:
