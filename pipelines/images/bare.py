@@ -3,7 +3,7 @@
 The walks of `streams` have left behind what stands between and in segments and chunks. Here is looked for what hides
 behind the compressed data themselves, which no decoder reads and every copy would carry on:
 - JPEG: the codes of each scan are followed to their end, and what stands before the next marker is cut off
-  (`entropy.trim_jpeg`). What cannot be followed, arithmetic coding among it, is to be encoded anew.
+  (`huffman.trim_jpeg`). What cannot be followed, arithmetic coding among it, is to be encoded anew.
 - PNG: the one zlib stream must end with the last IDAT chunk, and inflate to no more and no less than the pixels.
 - WebP: its decoder refuses data that end early, so a picture that can do without its last bytes, or without those of
   its first partition, holds more than it needs. Of more than one partition of coefficients this cannot be said.
@@ -20,7 +20,7 @@ import zlib
 
 from PIL import WebPImagePlugin as WebpImagePlugin
 
-from pipelines.images.entropy import trim_jpeg
+from pipelines.images.huffman import trim_jpeg
 
 _PIECE = 1 << 14  # bytes that are inflated at once: at most 1032 times as many
 _SLACK = 4  # bytes: what is one more than libwebp's encoder writes beyond what its decoder reads

@@ -13,7 +13,7 @@ from pipelines.images.bare import bare
 from pipelines.images.config import LONGEST, LONGEST_DETAIL, ImageConfig, Processed, Refused
 from pipelines.images.decode import Source, decode, examine, flatten, turn_upright
 from pipelines.images.encode import encode, encoding_of
-from pipelines.images.profile import to_srgb
+from pipelines.images.icc import to_srgb
 from pipelines.images.resize import final, least, resize
 
 

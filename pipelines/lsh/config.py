@@ -43,7 +43,7 @@ class ImageDedupeConfig:
 
     crops: shares of a side that the centred crops leave away at each end, by which cropped and framed copies are
     found. corners: look for corner crops too (of 5 and 10 %). sides: for crops and bars at one side, or at two opposite
-    ones (a letterbox, a strip for a caption, a square out of a photograph of 3:2). orientations: for mirrored copies
+    ones (a letterbox, a strip for a caption, a square out of the middle of 3:2). orientations: for mirrored copies
     and quarter turns. flips: look an image up so many times more, each time with another of the least certain bits of
     its hash flipped. candidate_distance: most bits of 64 in which the hash of an image and of a view of another differ,
     where they share 16 in a row, for these two to be compared. correlation: least correlation of their detail for a

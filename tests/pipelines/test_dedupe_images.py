@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from pipelines import dedupe
+from pipelines.core.config import to_dict
 from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
 from pipelines.images.compare import NOT_SIMILAR, compare
@@ -22,6 +24,7 @@ from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.image_pairs import limits_of
 from pipelines.lsh.image_verdicts import are_candidates
 from pipelines.lsh.images import views_of
+from pipelines.lsh.methods import IMAGE_METHOD
 from schemas.fingerprint import fingerprint_record
 from schemas.image import IMAGE
 from schemas.manifest import MANIFEST_PATH, Books, Manifest
@@ -261,3 +264,11 @@ def test_cropped_corners_and_turned_copies_are_found_where_asked_for(tmp_path: P
     assert decisions(run(tmp_path / "d", root)) == {}
     options = ["--set", "images.corners=true", "--set", "images.orientations=true"]
     assert set(decisions(run(tmp_path / "e", root, options=options))) == {"corner", "turned"}
+
+
+def test_an_index_that_was_made_before_an_option_existed_was_made_without_it() -> None:
+    config = to_dict(replace(CONFIG, images=replace(CONFIG.images, flips=0)))
+    older = {**config, "images": {"crops": config["images"]["crops"]}}
+    assert IMAGE_METHOD.signing(older) == IMAGE_METHOD.signing(config)
+    wider = to_dict(replace(CONFIG, images=replace(CONFIG.images, sides=True)))
+    assert IMAGE_METHOD.signing(wider) != IMAGE_METHOD.signing(config)

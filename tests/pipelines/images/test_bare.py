@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.images import entropy
+from pipelines.images import huffman
 from pipelines.images.bare import bare
 from pipelines.images.config import ImageConfig, Processed
-from pipelines.images.entropy import trim_jpeg
+from pipelines.images.huffman import trim_jpeg
 from pipelines.images.process import process
 from pipelines.images.streams import Stream, walk_jpeg
 
@@ -70,9 +70,9 @@ def test_codes_are_found_as_annex_c_assigns_them(counts: list[int], seed: int) -
             codes[f"{code:0{length}b}"] = length << 8 | symbols[len(codes)]
             code += 1
         code <<= 1
-    row = np.empty(entropy._ROW, np.int32)
+    row = np.empty(huffman._ROW, np.int32)
     table = np.frombuffer(bytes(counts), np.uint8), np.frombuffer(symbols, np.uint8)
-    assert entropy._fill_table(row, *table) == valid
+    assert huffman._fill_table(row, *table) == valid
     if valid:
         for bits in (
             0,
@@ -81,7 +81,7 @@ def test_codes_are_found_as_annex_c_assigns_them(counts: list[int], seed: int) -
             *(int(c.ljust(16, "0"), 2) for c in codes),
         ):
             found = [entry for c, entry in codes.items() if f"{bits:016b}".startswith(c)]
-            assert entropy._code(row, bits) == (found[0] if found else 0)
+            assert huffman._code(row, bits) == (found[0] if found else 0)
 
 
 def test_what_cannot_be_followed_is_encoded_anew() -> None:
