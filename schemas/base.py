@@ -25,6 +25,11 @@ def field(name: str, type_: pa.DataType, doc: str, *, nullable: bool = False) ->
     return pa.field(name, type_, nullable=nullable, metadata={DOC_KEY: doc.encode()})
 
 
+def list_of(type_: pa.DataType, size: int = -1) -> pa.DataType:
+    """Make the type of lists without nulls, of `size` values each where that is given."""
+    return pa.list_(pa.field("item", type_, nullable=False), size)
+
+
 @dataclass(frozen=True)
 class Record:
     """One record type: its Arrow schema, its version (major, minor) and checks beyond types and nulls.

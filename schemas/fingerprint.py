@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.base import Record, field
+from schemas.base import Record, field, list_of
 from schemas.document import ID
 from schemas.image import THUMBNAIL_SIDE
 from schemas.signature import minhash_fields
@@ -27,14 +27,10 @@ def fingerprint_record(views: int, permutations: int = 0) -> Record:
             field("deviation", pa.float32(), "standard deviation of the thumbnail's grey values"),
             field(
                 "hashes",
-                pa.list_(pa.field("item", pa.uint64(), nullable=False), views),
+                list_of(pa.uint64(), views),
                 "64-bit difference hash of each view, the whole image first; upper left bit most significant",
             ),
-            field(
-                "fine_hash",
-                pa.list_(pa.field("item", pa.uint64(), nullable=False), 4),
-                "256-bit difference hash of the whole image",
-            ),
+            field("fine_hash", list_of(pa.uint64(), 4), "256-bit difference hash of the whole image"),
             field("thumbnail", pa.binary(THUMBNAIL_SIDE * THUMBNAIL_SIDE), "64 × 64 grey values of the whole image"),
             *(caption_fields(permutations) if permutations else ()),
         ),
@@ -42,7 +38,7 @@ def fingerprint_record(views: int, permutations: int = 0) -> Record:
 
 
 def caption_fields(permutations: int) -> tuple[pa.Field, ...]:
-    """The columns of captions; a caption that takes no part counts no shingles."""
+    """The columns of captions: those of texts, under names that begin with CAPTION."""
     return tuple(one.with_name(f"{CAPTION}{one.name}") for one in minhash_fields(permutations))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.base import Record, field
+from schemas.base import Record, field, list_of
 from schemas.document import ID
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -80,19 +80,16 @@ def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False, 
     token = token_type(vocab_size)
 
     def fixed(type_: pa.DataType) -> pa.DataType:
-        return pa.list_(pa.field("item", type_, nullable=False), seq_len)
-
-    def each(type_: pa.DataType) -> pa.DataType:
-        return pa.list_(pa.field("item", type_, nullable=False))
+        return list_of(type_, seq_len)
 
     fields = [
         field("row_id", pa.uint64(), "unique in its split: shard number << 32 | row in the shard"),
         field("input_ids", fixed(token), "token ids; each document segment is [CLS] … [SEP]; then [PAD]"),
-        field("seq_lens", each(pa.uint16()), "length of each document segment, in order, specials included"),
+        field("seq_lens", list_of(pa.uint16()), "length of each document segment, in order, specials included"),
         field("word_start", fixed(pa.bool_()), "true where a token begins a word, Chinese ones too; false on specials"),
-        field("doc_ids", each(ID), "id of each segment's document"),
-        field("sources", each(pa.string()), "source of each segment's document"),
-        field("byte_lens", each(pa.uint32()), "UTF-8 bytes of text that each segment's tokens cover"),
+        field("doc_ids", list_of(ID), "id of each segment's document"),
+        field("sources", list_of(pa.string()), "source of each segment's document"),
+        field("byte_lens", list_of(pa.uint32()), "UTF-8 bytes of text that each segment's tokens cover"),
     ]
     if static_masks:
         fields += [
@@ -102,7 +99,7 @@ def packed_record(seq_len: int, vocab_size: int, *, static_masks: bool = False, 
     if pairs:
         codes = f"{REAL_NEXT} or {RANDOM_NEXT}: the next segment is its second, the text's true next piece or another's"
         doc = f"{codes}; {SECOND}: a second, '… [SEP]' without [CLS]; {ALONE}: no pair"
-        fields.append(field("next_sentence", each(pa.int8()), doc))
+        fields.append(field("next_sentence", list_of(pa.int8()), doc))
     return Record("packed", (1, 0), tuple(fields), (_boundaries, *([_pairs] if pairs else [])))
 
 

@@ -2,22 +2,22 @@
 
 import pyarrow as pa
 
-from schemas.base import Record, field
+from schemas.base import Record, field, list_of
 from schemas.document import ID
 
 
 def minhash_fields(num_perm: int) -> tuple[pa.Field, ...]:
     """What verifies candidates by the shingles of their texts."""
     return (
-        field("shingle_count", pa.uint32(), "number of distinct shingles"),
+        field("shingle_count", pa.uint32(), "number of distinct shingles; 0: it takes no part"),
         field(
             "signature",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm),
+            list_of(pa.uint32(), num_perm),
             "equal to datasketch.MinHash(num_perm, seed, scheme='affine32', hashfunc=shingle_hash).hashvalues",
         ),
         field(
             "sketch",
-            pa.list_(pa.field("item", pa.uint32(), nullable=False)),
+            list_of(pa.uint32()),
             "the k smallest distinct mixed shingle hashes, ascending: the whole set where shingle_count <= k",
         ),
     )

@@ -94,16 +94,16 @@ def waiting(result: Any) -> Iterator[None]:
 
     Beam waits by `as_completed`, which takes the event loop of the current client, ours or the caller's. Events of
     another client's futures are set by the thread of another loop, and of that one is now and then never told: the run
-    would hang with all its work done.
+    would hang with all its work done. And it raises nothing for results that were cancelled, as where the cluster goes:
+    they are an error here.
     """
+    from pipelines.core.runners import RunnerError
+
     with closing(result.client), result.client.as_current():
         yield
-
-
-def missing(result: Any) -> str:
-    """Say which results never came, though Beam waited to the end: of one that was cancelled it raises nothing."""
-    states = [future.status for future in result.futures if future.status != "finished"]
-    return f"{len(states)} of {len(result.futures)} results are {states[0]}" if states else ""
+        if missing := [future.status for future in result.futures if future.status != "finished"]:
+            count = f"{len(missing)} of {len(result.futures)} results are {missing[0]}"
+            raise RunnerError(f"the Dask cluster went away, or gave up: {count}; nothing is committed, run it again")
 
 
 def _set_up_worker(filesystem_args: tuple[str, ...]) -> None:

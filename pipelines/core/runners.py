@@ -223,8 +223,6 @@ def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
         if options.runner == "DaskRunner":
             stack.enter_context(on_dask.waiting(result))
         state = result.wait_until_finish()
-        if options.runner == "DaskRunner" and (missing := on_dask.missing(result)):
-            raise RunnerError(f"the Dask cluster went away, or gave up: {missing}; nothing is committed, run it again")
     state = state or getattr(result, "state", None)
     if state not in (None, "DONE"):
         raise RunnerError(f"{options.runner} ended the pipeline in state {state}")

@@ -77,20 +77,16 @@ def pack(answer: Processed | Refused) -> bytes:
 def unpack(small: bytes, blobs: bytes) -> Processed | Refused:
     """Make an answer of its bytes; ValueError where they are none."""
     fields = json.loads(small.decode())  # of bytes, json would first find out in which encoding they are
-    if not isinstance(fields, list):
-        raise ValueError("no list")
-    if len(fields) == len(Refused._fields):
-        answer: Processed | Refused = Refused(*fields)
-        right = fields[0] in REASONS and isinstance(fields[1], str) and not blobs
-    else:
-        end, *values = fields
-        if type(end) is not int or len(blobs) != end + 16 + THUMBNAIL_SIDE**2:
-            raise ValueError("not the bytes of an image, a hash and a thumbnail")
-        answer = Processed._make([blobs[:end], *values, blobs[end : end + 16], blobs[end + 16 :]])
-        right = [type(value) for value in values] == [int, int, str, int, int, int]
-    if not right:
-        raise ValueError("fields of other types")
-    return answer
+    kinds = [type(field) for field in fields] if isinstance(fields, list) else []
+    if kinds == [str, str] and fields[0] in REASONS and not blobs:
+        fields[1].encode()  # JSON may hold halves of characters, which no table takes
+        return Refused(*fields)
+    if kinds == [int, int, int, str, int, int, int] and all(0 <= n < 1 << 31 for n in fields if isinstance(n, int)):
+        fields[3].encode()
+        end = fields[0]
+        if len(blobs) == end + 16 + THUMBNAIL_SIDE**2:
+            return Processed._make([blobs[:end], *fields[1:], blobs[end : end + 16], blobs[end + 16 :]])
+    raise ValueError("no answer")
 
 
 def main() -> None:

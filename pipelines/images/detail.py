@@ -22,8 +22,8 @@ _REACH = 2  # cells around one that its local mean is of
 _BLOCK, _BLOCKS = 4, CELLS // 4  # cells of a block's side, blocks of a side
 _WORST = 4  # blocks whose share of the difference counts
 _BOX = 20  # blocks that a watermark may cover, with the detail that it spoils around it
-# Share of the detail that is beside the box: of photographs under a watermark 0.35 to 0.9, of those on a mat of twice
-# their size 0.33 or less.
+# Share of the detail that is beside the box: of photographs under a watermark 0.35 to 0.9, of nine in ten that are on
+# a mat of twice their size 0.33 or less.
 _BESIDE = 0.35
 _NOTHING = 1e-6  # squares of detail below this are what rounding leaves of one colour
 _SHARPEN, _BLUR = -0.4, 4.0  # most that the mean of 3 × 3 weighs, for each unit of the detail itself

@@ -155,9 +155,10 @@ class Sandbox:
     def _alone(self, image: bytes) -> Processed | Refused:
         fresh = self._start()
         try:
-            return next(fresh.ask([image]), None) or fresh.verdict()
+            answer = next(fresh.ask([image]), None)
         finally:
             fresh.end()
+        return answer or fresh.verdict()
 
 
 def _chunks(images: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
@@ -212,8 +213,8 @@ class _Child:
 
     def ask(self, images: Sequence[bytes]) -> Iterator[Processed | Refused]:
         """Yield the answers; fewer than there are images where it broke, at the first one that has none."""
-        if self._came or self._poller.poll(0):  # it is at its end, or answers what it was not asked
-            self.broken = self._odd = True
+        if self._came or self._poller.poll(0):  # it answers what it was not asked, or is at its end
+            self.broken = True
             return
         try:
             child.write_task(self._to, images)
@@ -236,7 +237,7 @@ class _Child:
         body = self._read(small + blobs, self._patience)
         try:
             return None if body is None else child.unpack(body[:small], body[small:])
-        except (ValueError, TypeError):  # who took it over may answer anything
+        except (ValueError, RecursionError):  # who took it over may answer anything
             self._odd = True
             return None
 
@@ -257,9 +258,7 @@ class _Child:
         return wanted
 
     def verdict(self) -> Refused:
-        """What killed it."""
-        if self._late or self._odd:
-            self._process.kill()
+        """What killed it; ask when it has ended."""
         code = self._process.wait()
         if self._late or code in (-signal.SIGPROF, -signal.SIGXCPU):
             return Refused("decode_timeout", "the decoder took longer than the setting `seconds` allows")

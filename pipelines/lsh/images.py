@@ -132,12 +132,12 @@ class Images(Method):
     def signing(self, config: dict[str, Any]) -> dict[str, Any]:
         """The views, and what captions were signed with."""
         images = config.get("images", {})
-        known: dict[str, Any] = {name: bool(images.get(name)) for name in ("corners", "sides", "orientations")}
+        without = {"corners": False, "sides": False, "orientations": False, "flips": 0}
+        known = {name: images.get(name) or off for name, off in without.items()}  # as an older version did
         captions = images.get("captions") or {}
         signed = {name: captions.get(name) for name in ("shingle_size", "least_shingles")}
         settings = {**minhash_settings(config), **signed} if captions.get("join") and config.get("near") else None
-        flips = images.get("flips") or 0  # what an older version did not know, it did without
-        return {"crops": list(images.get("crops") or ()), **known, "flips": flips, "captions": settings}
+        return {"crops": list(images.get("crops") or ()), **known, "captions": settings}
 
     def check_index(self, schema: pa.Schema, where: str) -> None:
         """Raise SchemaError where an index is not one of fingerprints."""

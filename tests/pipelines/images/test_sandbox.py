@@ -33,7 +33,8 @@ from pipelines.images.config import Processed, Refused
 
 calls = 0
 FORGED = {b"garbage": b"{]", b"text": b"\\xff", b"number": b"7", b"object": b"{}", b"short": b"[5, 1]",
-          b"reason": b'["because", ""]', b"types": b'["unsupported", 7]'}
+          b"reason": b'["because", ""]', b"types": b'["unsupported", 7]', b"half": b'["unsupported", "\\ud800"]',
+          b"deep": b"[" * 100_000}
 last, right = b"", child.pack
 
 def pack(answer):
@@ -120,7 +121,9 @@ def test_a_crash_costs_the_image_that_makes_it_and_no_other(faulty: Sandbox, fau
     assert results == [crash if image == fault else answer(image) for image in images]
 
 
-@pytest.mark.parametrize("forged", [b"garbage", b"text", b"number", b"object", b"short", b"reason", b"types"])
+@pytest.mark.parametrize(
+    "forged", [b"garbage", b"text", b"number", b"object", b"short", b"reason", b"types", b"half", b"deep"]
+)
 def test_an_answer_that_is_none_costs_the_image_and_not_the_run(faulty: Sandbox, forged: bytes) -> None:
     images = [IMAGES[0], forged, IMAGES[1]]
     refused = Refused("decoder_crash", "the decoder's process gave an answer that is none")
