@@ -15,6 +15,7 @@ time divided by ours, once by dedupe alone (the shards are there, as after any o
 
 On a machine that others use too, compare CPU times: wall times then say how busy it was.
 
+Ours cuts its signatures into bands twice, which finds more; `--set minhash.cuts=1` gives it the peers' bands alone.
 Peers get their faster options: xxh3 or xxh32 where sha1 is the default, words cut by `str.split`, uncompressed output.
 Only ours verifies what it removes, and writes ledger, clusters and an index. A margin is the cost of what four times
 the input has more (see corpora.py), so start-up is not in it.
@@ -157,6 +158,7 @@ class Bench:
     repeat: int
     timeout: float
     peers_python: str | None
+    settings: tuple[str, ...] = ()
     counter: Iterator[int] = field(default_factory=itertools.count)
 
     def output(self) -> Path:
@@ -177,7 +179,8 @@ class Bench:
         source = ["--input", str(given.folder), "--source", "bench", "--id-field", "id"]
         run, ingested = self.median(lambda out: [*_module("ingest"), *source, "--output", str(out), *workers])
         ingest = Row(f"ours: ingest{given.label}", given.megabytes, run, self.cores)
-        source = ["--input", str(ingested), "--materialize"]
+        settings = [arg for setting in self.settings for arg in ("--set", setting)]
+        source = ["--input", str(ingested), "--materialize", *settings]
         run, output = self.median(lambda out: [*_module("dedupe"), *source, "--output", str(out), *workers])
         kept = sum(shard.rows for shard in Dataset.open(str(output)).of(SURVIVING))
         return ingest, Row(f"ours: dedupe{given.label}", given.megabytes, run, self.cores, kept), ingested
@@ -350,6 +353,7 @@ def main() -> None:
         "--peers-python", metavar="PATH", help="Python of the peers' environment; without it, ours only"
     )
     parser.add_argument("--corpus", action="append", metavar="NAME", help="of the shared data; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for our dedupe; repeatable")
     parser.add_argument("--limit", type=int, metavar="N", help="records of each corpus, at most")
     parser.add_argument("--only", type=lambda text: _names(text, known), metavar="NAME,…", help=", ".join(known))
     parser.add_argument("--margin", action="store_true", help="also --times the input: ours, rensa, datatrove")
@@ -372,7 +376,8 @@ def main() -> None:
     work = args.work or Path(tempfile.mkdtemp(prefix="gristmill-bench-"))
     work.mkdir(exist_ok=True)
     try:
-        run(Bench(work, args.cores, args.repeat, args.timeout, args.peers_python), names, chosen, args)
+        bench = Bench(work, args.cores, args.repeat, args.timeout, args.peers_python, tuple(args.set))
+        run(bench, names, chosen, args)
     finally:
         if args.work is None:
             shutil.rmtree(work)

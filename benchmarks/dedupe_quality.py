@@ -1,6 +1,6 @@
 """Judge the dedupe stage by brute force: is every removal right, and how much of what it should find does it find?
 
-    python benchmarks/dedupe_quality.py [--corpus NAME=FILE …] [--bands 14x8 …] [--threshold 0.7] [--keep DIR]
+    python benchmarks/dedupe_quality.py [--corpus NAME=FILE …] [--bands 14x8x2 …] [--threshold 0.7] [--keep DIR]
 
 Runs `ingest` and `dedupe` on each corpus, once for each setting of the bands, and compares the output with all similar
 pairs, found by other code (judge.py). `recall` at a similarity t, and in brackets the number of records missed, are
@@ -77,9 +77,10 @@ def ingest(name: str, path: Path, output: Path) -> None:
     measure([sys.executable, "-m", "pipelines.ingest", *arguments])
 
 
-def dedupe(source: Path, output: Path, bands: int, rows: int, threshold: float, workers: int) -> float:
-    """Run the dedupe stage as a user does; returns its CPU seconds."""
-    settings = [f"threshold={threshold}", f"minhash.bands={bands}", f"minhash.rows={rows}"]
+def dedupe(source: Path, output: Path, bands: tuple[int, int, int], threshold: float, workers: int) -> float:
+    """Run the dedupe stage as a user does, with (bands, rows, cuts); returns its CPU seconds."""
+    minhash = zip(("bands", "rows", "cuts"), bands, strict=True)
+    settings = [f"threshold={threshold}", *(f"minhash.{name}={value}" for name, value in minhash)]
     options = [arg for setting in settings for arg in ("--set", setting)]
     command = [sys.executable, "-m", "pipelines.dedupe", "--input", str(source), "--output", str(output)]
     return measure([*command, *options, "--workers", str(workers)]).cpu
@@ -94,7 +95,7 @@ def line(bands: str, cpu: float, judged: Judgement) -> str:
         cells.append(f"{one.share:.4f}{mark}{f'({one.missed:,})':>7}")
     removed = found.exact + found.near + found.estimated
     counts = f"{removed:>8,} {found.exact:>7,} {found.near:>7,} {found.estimated:>9,}"
-    return f"{bands:<7}{cpu:>7.1f} {counts}  {'  '.join(cells)}"
+    return f"{bands:<9}{cpu:>7.1f} {counts}  {'  '.join(cells)}"
 
 
 def remarks(judged: Judgement, threshold: float) -> list[str]:
@@ -121,14 +122,14 @@ def run_corpus(name: str, path: Path, work: Path, settings: list[str], threshold
     pairs = corpus.truth.similarity
     print(f"\n{name}: {len(corpus.ids):,} records; {np.sum(pairs >= threshold):,} pairs at {threshold} or more")
     columns = "  ".join(f"{f'recall {t:g}':<14}" for t in THRESHOLDS if t >= threshold)
-    print(f"{'bands':<7}{'cpu s':>7} {'removed':>8} {'exact':>7} {'near':>7} {'estimated':>9}  {columns}")
+    print(f"{'bands':<9}{'cpu s':>7} {'removed':>8} {'exact':>7} {'near':>7} {'estimated':>9}  {columns}")
     if not (work / _WARM).exists():  # compiles the kernels, which no setting should pay for
-        dedupe(source, work / _WARM, 14, 8, threshold, workers)
+        dedupe(source, work / _WARM, (14, 8, 2), threshold, workers)
     right, notes = True, []
     for setting in settings:
-        bands, rows = (int(part) for part in setting.split("x"))
+        bands, rows, cuts = (int(part) for part in setting.split("x"))
         output = work / name / setting
-        cpu = dedupe(source, output, bands, rows, threshold, workers)
+        cpu = dedupe(source, output, (bands, rows, cuts), threshold, workers)
         judged = judge_output(corpus, output, threshold)
         print(line(setting, cpu, judged), flush=True)
         notes += [f"  {setting}: {remark}" for remark in remarks(judged, threshold)]
@@ -141,7 +142,7 @@ def main() -> None:
     """Judge every corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--bands", action="append", metavar="BANDSxROWS", help="repeatable; default: 14x8")
+    parser.add_argument("--bands", action="append", metavar="BANDSxROWSxCUTS", help="repeatable; default: 14x8x2")
     parser.add_argument("--threshold", type=float, default=0.7)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="new folder for the outputs, which then stay")
@@ -152,7 +153,7 @@ def main() -> None:
         sys.exit(f"not found: {', '.join(missing)}; name your own with --corpus NAME=FILE (JSON Lines, id and text)")
     with tempfile.TemporaryDirectory(prefix="gristmill-bench-") as temporary:
         work = args.keep or Path(temporary)
-        options = (args.bands or ["14x8"], args.threshold, args.workers)
+        options = (args.bands or ["14x8x2"], args.threshold, args.workers)
         right = [run_corpus(name, path, work, *options) for name, path in corpora.items()]
     sys.exit(0 if all(right) else 1)
 

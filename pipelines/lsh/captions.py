@@ -85,7 +85,7 @@ def gather_captions(nodes: np.ndarray, numbering: Nodes, config: DedupeConfig) -
     column = f"{CAPTION}shingle_count"
     counts = gather_heads(nodes, numbering, [column]).column(column).to_numpy()
     signed = gather_signed(nodes, numbering, minhash.num_perm, CAPTION)
-    hashes = np.ascontiguousarray(band_hashes(signed.signatures, minhash.bands, minhash.rows).T)
+    hashes = np.ascontiguousarray(band_hashes(signed.signatures, minhash.bands, minhash.rows, 0, minhash.all_bands).T)
     return Captions(hashes, counts, signed.values, signed.offsets, settings.threshold, minhash.sketch_size)
 
 

@@ -145,7 +145,7 @@ class Images(Method):
 
     def bands(self, config: DedupeConfig) -> int:
         """That of the pixels, those of the hashes, and those of the captions."""
-        captions = config.minhash.bands if joined(config) else 0
+        captions = config.minhash.all_bands if joined(config) else 0
         return 1 + (BANDS + captions if config.near else 0)
 
     def bucket_bytes(self, config: DedupeConfig) -> int:

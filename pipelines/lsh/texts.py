@@ -19,7 +19,7 @@ from pipelines.lsh.nodes import IndexShard, Nodes
 from pipelines.lsh.probe import Probe, ProbeWriter
 from pipelines.lsh.sign import ShardSigner
 from pipelines.lsh.survivors import Candidates, decide, dense_buckets, first_of_content, policy_order, spread
-from pipelines.text.minhash import band_hashes, s_curve
+from pipelines.text.minhash import band_hashes
 from schemas.signature import signature_record
 
 _HEADS = (*HEAD, "length", "date", "shingle_count")
@@ -69,8 +69,8 @@ class Texts(Method):
         signature_record(1).check_version(schema, where)
 
     def bands(self, config: DedupeConfig) -> int:
-        """The bands of the signatures."""
-        return config.minhash.bands if config.near else 0
+        """The bands of the signatures, of all cuts."""
+        return config.minhash.all_bands if config.near else 0
 
     def bucket_bytes(self, config: DedupeConfig) -> int:
         """A hash and a node."""
@@ -158,10 +158,13 @@ class Texts(Method):
                 f"largest bucket {facts['largest_bucket']:,}; {facts['hot_buckets']:,} of more than "
                 f"{config.bucket_cap:,}, comparisons that the cap left out {facts['capped_comparisons']:,}"
             )
-            bands, rows = config.minhash.bands, config.minhash.rows
+            minhash = config.minhash
             reach = {max(config.threshold, 0.01), 0.8, 0.9}
-            found = ", ".join(f"{s:.2f}: {_percent(s_curve(s, bands, rows))}" for s in sorted(reach))
-            notes.append(f"{bands} × {rows} bands compare this share of the pairs of a similarity: {found}")
+            found = ", ".join(f"{s:.2f}: {_percent(minhash.s_curve(s))}" for s in sorted(reach))
+            cut = ", cut twice," if minhash.all_bands > minhash.bands else ""
+            notes.append(
+                f"{minhash.bands} × {minhash.rows} bands{cut} compare this share of the pairs of a similarity: {found}"
+            )
         return notes
 
 

@@ -23,15 +23,18 @@ _MOST_PERMUTATIONS, _LARGEST_SKETCH = 4096, 1 << 20  # more is a slip of the key
 
 @dataclass(frozen=True)
 class MinHashConfig:
-    """How near-duplicates are found: 14 bands of 8 rows find 92 % of the pairs at 0.8 (datatrove's defaults).
+    """How near-duplicates are found: 14 bands of 8 rows (datatrove's defaults), cut twice: 98.6 % of the pairs at 0.8.
 
-    target: choose bands and rows so that the share `recall` of the pairs of this similarity is found, with at most
-    `most_permutations` of them (see `choose_bands`); bands and rows are then ignored. sketch_size: shingles of a
-    document that verification compares; where both documents have no more, it is exact.
+    cuts: how often a signature is cut into bands: once, as the peers do (that finds 92 %), or a second time across the
+    first, which costs no further signing. target: choose bands and rows so that the share `recall` of the pairs of this
+    similarity is found in one cut, with at most `most_permutations` of them (see `choose_bands`); bands, rows and cuts
+    are then ignored. sketch_size: shingles of a document that verification compares; where both documents have no
+    more, it is exact.
     """
 
     bands: int = 14
     rows: int = 8
+    cuts: int = 2
     target: float | None = None
     recall: float = 0.98
     most_permutations: int = 128
@@ -46,6 +49,8 @@ class MinHashConfig:
             raise ValueError(
                 f"at most {_MOST_PERMUTATIONS:,} permutations (bands × rows) and a sketch_size of {_LARGEST_SKETCH:,}"
             )
+        if self.cuts not in (1, 2):
+            raise ValueError(f"cuts is 1 or 2; got {self.cuts}")
         if not 0 < self.recall < 1:
             raise ValueError(f"recall is a share above 0 and below 1; got {self.recall}")
         if not 0 <= self.seed < 1 << 32:
@@ -54,11 +59,22 @@ class MinHashConfig:
             bands, rows = choose_bands(self.target, self.recall, self.most_permutations)
             object.__setattr__(self, "bands", bands)
             object.__setattr__(self, "rows", rows)
+            object.__setattr__(self, "cuts", 1)
 
     @property
     def num_perm(self) -> int:
         """Permutations of a signature: bands × rows."""
         return self.bands * self.rows
+
+    @property
+    def all_bands(self) -> int:
+        """Bands of all cuts; with one band, or bands of one row, a second cut would only repeat the first."""
+        return self.bands * (1 if min(self.bands, self.rows) == 1 else self.cuts)
+
+    def s_curve(self, similarity: float) -> float:
+        """Compute the probability that a pair of this Jaccard similarity is compared."""
+        twice = self.all_bands > self.bands
+        return (s_curve_of_two_cuts if twice else s_curve)(similarity, self.bands, self.rows)
 
 
 def s_curve(similarity: float, bands: int, rows: int) -> float:
@@ -67,6 +83,21 @@ def s_curve(similarity: float, bands: int, rows: int) -> float:
     Source: Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4.2.
     """
     return 1.0 - (1.0 - similarity**rows) ** bands
+
+
+def s_curve_of_two_cuts(similarity: float, bands: int, rows: int) -> float:
+    """Compute the probability that a pair of this Jaccard similarity shares a band of either cut.
+
+    Both cuts look at the same rows, so they miss together where few rows agree. For each number m of rows that agree,
+    P(m, one cut finds nothing) is a coefficient of a polynomial; given m, the cuts are taken as independent (within
+    0.003 of drawing rows at random, where rows ≤ bands).
+    """
+    agree = np.array([math.comb(rows, m) * similarity**m * (1 - similarity) ** (rows - m) for m in range(rows + 1)])
+    short = agree * (np.arange(rows + 1) < rows)  # a band that is not full
+    each, none = np.ones(1), np.ones(1)
+    for _ in range(bands):
+        each, none = np.convolve(each, agree), np.convolve(none, short)
+    return 1.0 - float(np.sum(none * np.divide(none, each, out=np.zeros_like(none), where=each > 0)))
 
 
 def choose_bands(target: float, recall: float, most: int) -> tuple[int, int]:
@@ -131,7 +162,8 @@ def band_hashes(signatures: np.ndarray, bands: int, rows: int, first: int = 0, l
     """Hash every band of every signature: uint64[bands, n]; documents that agree in all rows of a band share its hash.
 
     The band's number goes into the hash: two bands with equal rows have different hashes. first, last: only bands from
-    `first` up to `last`. Raises ValueError where a signature is not bands × rows long.
+    `first` up to `last`; those from `bands` on are of the second cut, which takes row r of band b, in the order of
+    (r, b), `rows` at a time. Raises ValueError where a signature is not bands × rows long.
     """
     if signatures.ndim != 2 or signatures.shape[1] != bands * rows:
         raise ValueError(f"expected signatures of {bands} × {rows} values; got an array of shape {signatures.shape}")
@@ -230,10 +262,21 @@ def _sign(data, offsets, info, fold, quick, size, factors, increments, k):  # ty
 @numba.njit(nogil=True, cache=True, inline="always")
 def band_hash(signature: np.ndarray, band: int, rows: int) -> np.uint64:
     """Hash one band of one signature, in compiled code."""
-    state = fmix64(np.uint64(band + 1))
-    for j in range(band * rows, (band + 1) * rows):
-        state = fmix64(state ^ np.uint64(signature[j]))
+    bands, state = len(signature) // rows, fmix64(np.uint64(band + 1))
+    for p in range(0, rows, 2):  # two values to a word: half the mixing
+        word = np.uint64(signature[_place(band, p, bands, rows)])
+        if p + 1 < rows:
+            word |= np.uint64(signature[_place(band, p + 1, bands, rows)]) << np.uint64(32)
+        state = fmix64(state ^ word)
     return state
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _place(band: int, row: int, bands: int, rows: int) -> int:
+    if band < bands:
+        return band * rows + row
+    across = (band - bands) * rows + row
+    return across % bands * rows + across // bands
 
 
 @numba.njit(nogil=True, cache=True)

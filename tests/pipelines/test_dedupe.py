@@ -133,7 +133,7 @@ def test_real_duplicates_equal_an_all_pairs_comparison(tmp_path: Path, corpus: l
     left = np.triu(similarity[np.ix_(kept, kept)], 1)
     found = len(gone)
     missed = (left >= threshold).any(axis=0).sum()
-    assert not (left >= 0.9).any(), "a pair that 14 bands of 8 rows find with 99.9 % is still there"
+    assert not (left >= 0.8).any(), "a pair that 14 bands of 8 rows, cut twice, find with 98.6 % or more is still there"
     assert missed / (found + missed) < 0.05
     assert dataset.books["s"] == Books(len(corpus), len(kept), dataset.books["s"].removed)
     surviving = dataset.table("surviving")

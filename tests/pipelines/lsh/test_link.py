@@ -23,7 +23,7 @@ CONFIG = DedupeConfig()
 @given(st.integers(1, 10**7), st.integers(10**6, 10**10), st.booleans())
 def test_rounds_take_every_unit_once_and_fit_the_memory(documents: int, memory: int, near: bool) -> None:
     rounds = plan_rounds(documents, DedupeConfig(near=near), memory)
-    bands = 15 if near else 1
+    bands = 1 + 28 if near else 1  # that of the content, and those of both cuts
     assert rounds[0].first == 0 and rounds[-1].last == bands * rounds[0].ranges
     assert all(one.last == following.first for one, following in itertools.pairwise(rounds))
     unit = documents * 16 * 3.6 / rounds[0].ranges
@@ -33,9 +33,9 @@ def test_rounds_take_every_unit_once_and_fit_the_memory(documents: int, memory: 
 
 
 def test_without_a_limit_there_is_one_round() -> None:
-    assert plan_rounds(10**12, CONFIG, 0) == [Round(0, 15 * 238_419, 238_419)]
-    assert plan_rounds(1000, CONFIG, 10**9) == [Round(0, 15, 1)]
-    assert plan_rounds(1_000_000, CONFIG, 116_000_000) == [Round(i, min(i + 2, 15), 1) for i in range(0, 15, 2)]
+    assert plan_rounds(10**12, CONFIG, 0) == [Round(0, 29 * 238_419, 238_419)]
+    assert plan_rounds(1000, CONFIG, 10**9) == [Round(0, 29, 1)]
+    assert plan_rounds(1_000_000, CONFIG, 116_000_000) == [Round(i, min(i + 2, 29), 1) for i in range(0, 29, 2)]
 
 
 def index_of(texts: list[str]) -> pa.RecordBatch:
@@ -76,7 +76,7 @@ def test_rounds_of_any_size_hold_the_same_pairs() -> None:
 
 def test_those_who_take_no_part_are_left_out() -> None:
     taking = np.array([False, True, True, True, False])
-    assert {node for *_, node in pairs([Round(0, 15, 1)], taking=taking)} == {101, 102, 103}
+    assert {node for *_, node in pairs([Round(0, 29, 1)], taking=taking)} == {101, 102, 103}
 
 
 def test_a_probe_lets_through_what_was_put_in_and_little_else(tmp_path: object) -> None:

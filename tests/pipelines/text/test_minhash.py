@@ -18,6 +18,7 @@ from pipelines.text.minhash import (
     mix32,
     permutations,
     s_curve,
+    s_curve_of_two_cuts,
     sign,
     signatures,
     sketches,
@@ -73,11 +74,14 @@ def test_documents_share_a_band_hash_where_they_agree_in_its_rows(bands: int, ro
     shape = (6, bands * rows)
     values = data.draw(st.lists(st.integers(0, 2), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]))
     found = np.array(values, np.uint32).reshape(shape)
-    hashes = band_hashes(found, bands, rows)
-    assert hashes.dtype == np.uint64 and hashes.shape == (bands, 6)
-    parts = found.reshape(6, bands, rows)
-    for one in range(bands):
-        for other in range(bands):
+    hashes = band_hashes(found, bands, rows, 0, 2 * bands)
+    assert hashes.dtype == np.uint64 and hashes.shape == (2 * bands, 6)
+    assert np.array_equal(band_hashes(found, bands, rows), hashes[:bands])
+    assert np.array_equal(band_hashes(found, bands, rows, bands), hashes[bands:bands])
+    along, across = found.reshape(6, bands, rows), found.reshape(6, bands, rows).transpose(0, 2, 1)
+    parts = np.concatenate([along, across.reshape(6, bands, rows)], axis=1)
+    for one in range(2 * bands):
+        for other in range(2 * bands):
             for i in range(6):
                 for j in range(6):
                     same = one == other and np.array_equal(parts[i, one], parts[j, other])
@@ -169,13 +173,46 @@ def test_s_curve_of_the_default_bands() -> None:
     assert config.num_perm == 112
     found = [s_curve(similarity, config.bands, config.rows) for similarity in (0.0, 0.7, 0.8, 0.9, 1.0)]
     assert found == pytest.approx([0, 0.5645, 0.9235, 0.9996, 1], abs=1e-4)
+    assert found == [MinHashConfig(cuts=1).s_curve(similarity) for similarity in (0.0, 0.7, 0.8, 0.9, 1.0)]
+    twice = [config.s_curve(similarity) for similarity in (0.0, 0.7, 0.8, 0.9, 1.0)]
+    assert twice == pytest.approx([0, 0.7760, 0.9860, 0.99999, 1], abs=1e-4)
+
+
+def test_the_second_cut_takes_each_row_once_and_no_two_of_one_band() -> None:
+    found = np.zeros((112, 112), np.uint32)
+    np.fill_diagonal(found, 1)  # document i differs from the others in row i alone
+    plain = band_hashes(np.zeros((1, 112), np.uint32), 14, 8, 0, 28)
+    changed = band_hashes(found, 14, 8, 0, 28) != plain
+    assert (changed[:14].sum(axis=0) == 1).all() and (changed[14:].sum(axis=0) == 1).all()
+    shared = changed[:14].astype(int) @ changed[14:].T
+    assert shared.max() == 1 and shared.sum() == 112
+
+
+@pytest.mark.parametrize(("bands", "rows"), [(2, 8), (8, 8), (14, 8), (20, 6), (4, 20)])
+def test_the_s_curve_of_two_cuts_is_that_of_rows_that_agree_by_chance(bands: int, rows: int) -> None:
+    draw = np.random.default_rng(5)
+    for similarity in (0.5, 0.7, 0.8, 0.9):
+        differs = (draw.random((20_000, bands * rows)) > similarity).astype(np.uint32)
+        plain = band_hashes(np.zeros((1, bands * rows), np.uint32), bands, rows, 0, 2 * bands)
+        caught = (band_hashes(differs, bands, rows, 0, 2 * bands) == plain).any(axis=0).mean()
+        expected = s_curve_of_two_cuts(similarity, bands, rows)
+        assert s_curve(similarity, bands, rows) <= expected <= s_curve(similarity, 2 * bands, rows)
+        assert abs(caught - expected) < 0.01 + 4 * math.sqrt(expected * (1 - expected) / 20_000)
+
+
+def test_a_second_cut_is_left_out_where_it_would_repeat_the_first() -> None:
+    assert MinHashConfig().all_bands == 28 and MinHashConfig(cuts=1).all_bands == 14
+    assert MinHashConfig(bands=112, rows=1).all_bands == 112 and MinHashConfig(bands=1, rows=8).all_bands == 1
+    assert MinHashConfig(bands=1, rows=8).s_curve(0.9) == s_curve(0.9, 1, 8)
+    with pytest.raises(ValueError, match="cuts is 1 or 2; got 3"):
+        MinHashConfig(cuts=3)
 
 
 def test_bands_are_chosen_for_a_target() -> None:
     assert choose_bands(0.8, 0.98, 128) == (17, 7) and s_curve(0.8, 17, 7) > 0.98 > s_curve(0.8, 16, 7)
     assert choose_bands(0.8, 0.9, 112) == (13, 8)
     chosen = MinHashConfig(target=0.8)
-    assert (chosen.bands, chosen.rows, chosen.num_perm) == (17, 7, 119)
+    assert (chosen.bands, chosen.rows, chosen.num_perm, chosen.all_bands) == (17, 7, 119, 17)
     assert s_curve(0.8, 16, 8) < 0.98, "eight rows would need more permutations than allowed"
     with pytest.raises(ValueError, match=r"4 permutations cannot find 99.00% of the pairs at 0.3; allow more"):
         choose_bands(0.3, 0.99, 4)
@@ -213,10 +250,11 @@ def test_bands_catch_pairs_as_often_as_the_s_curve_says() -> None:
     for _ in range(trials):
         values = rng.choice(2**32, 2 * size - shared, replace=False).tolist()
         sets += [set(values[:size]), set(values[size - shared :])]
-    hashes = band_hashes(signatures(*flat(sets), 112, 1), 14, 8)
-    caught = (hashes[:, ::2] == hashes[:, 1::2]).any(axis=0).mean()
-    expected = s_curve(shared / (2 * size - shared), 14, 8)
-    assert abs(caught - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
+    for config in (MinHashConfig(cuts=1), MinHashConfig()):
+        hashes = band_hashes(signatures(*flat(sets), 112, 1), 14, 8, 0, config.all_bands)
+        caught = (hashes[:, ::2] == hashes[:, 1::2]).any(axis=0).mean()
+        expected = config.s_curve(shared / (2 * size - shared))
+        assert abs(caught - expected) < 4 * math.sqrt(expected * (1 - expected) / trials)
 
 
 @pytest.mark.parametrize("change", [{"bands": 0}, {"rows": -1}, {"sketch_size": 0}, {"seed": -1}, {"seed": 2**32}])
