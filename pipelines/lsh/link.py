@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -24,10 +24,11 @@ from pipelines.lsh.buckets import CONTENT, EDGE_SCHEMA, cut_by_range, edge_batch
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.method import Method
 from pipelines.lsh.methods import TEXTS, method_of
-from pipelines.lsh.nodes import Nodes
+from pipelines.lsh.nodes import IndexShard, Nodes
 
 _RANGE_BYTES = 64 << 20  # of the pairs in one group of the shuffle
 _HOT = 5  # largest buckets that a group reports
+_TASK_ROWS, _TASKS = 1 << 20, 8  # most index rows of one task that asks a probe, and tasks that there should be
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,30 @@ def plan_rounds(records: int, config: DedupeConfig, memory: int, method: Method 
     return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
 
 
-def bucket_elements(
-    batches: Iterable[pa.RecordBatch],
-    start: int,
-    this: Round,
-    config: DedupeConfig,
-    probe: Any = None,
-    taking: np.ndarray | None = None,
-    method: Method = TEXTS,
-) -> Iterator[Keyed]:
-    """Yield the buckets that one index shard puts into a round, an element for each (band, range).
+class Rows(NamedTuple):
+    """Index rows of one shard. start: node number of the first. taking: bool[n], those that take part; None: all."""
 
-    start: node number of its first row. probe: where given, only hashes that it may hold. taking: bool[rows of the
-    shard], those that take part; None: all.
+    start: int
+    batches: Iterable[pa.RecordBatch]
+    taking: np.ndarray | None = None
+
+
+def bucket_elements(
+    shards: Iterable[Rows], this: Round, config: DedupeConfig, probe: Any = None, method: Method = TEXTS
+) -> Iterator[Keyed]:
+    """Yield the buckets that index shards put into a round, an element for each (band, range).
+
+    probe: where given, only hashes that it may hold.
     """
-    first = start
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for index in batches:
-        here = np.ones(len(index), np.bool_) if taking is None else taking[start - first :][: len(index)]
-        for band, hashes, entries in method.entries(index, start, here, this.bands(), config, probe):
-            if len(entries):
-                parts.setdefault(band, []).append((hashes, entries))
-        start += len(index)
+    for shard in shards:
+        done = 0
+        for index in shard.batches:
+            taking = np.ones(len(index), np.bool_) if shard.taking is None else shard.taking[done:][: len(index)]
+            for band, hashes, entries in method.entries(index, shard.start + done, taking, this.bands(), config, probe):
+                if len(entries):
+                    parts.setdefault(band, []).append((hashes, entries))
+            done += len(index)
     for band, pairs in parts.items():
         hashes, entries = (np.concatenate(column) for column in zip(*pairs, strict=True))
         for part, batch in cut_by_range(hashes, entries, this.ranges):
@@ -97,24 +100,42 @@ def sign_shard(
         for _ in signer:
             pass
     else:
-        yield from bucket_elements(signer, start, this, config, method=method)
+        yield from bucket_elements([Rows(start, signer)], this, config, method=method)
     assert signer.shard is not None
     books = {} if shard.fixed else ledger.count(signer.seen, [])
     facts = {} if shard.fixed else dict(signer.facts)
     yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books, facts))
 
 
-def link_shard(number: int, nodes: Nodes, this: Round, config: DedupeConfig, probe: Any) -> Iterator[Keyed]:
-    """Yield the buckets that a shard of the index, read again, puts into a round."""
-    start, shard = int(nodes.starts[number]), nodes.shards[number]
+def link_tasks(nodes: Nodes, probe: Any) -> list[range]:
+    """Cut the index shards into tasks: one each, or several where a probe lets through but little of each."""
+    tasks: list[range] = []
+    rows, most = 0, min(_TASK_ROWS, nodes.total // _TASKS)
+    for number, shard in enumerate(nodes.shards):
+        asked = probe is not None and shard.fixed
+        if asked and tasks and nodes.shards[tasks[-1].start].fixed and rows + shard.rows <= most:
+            tasks[-1], rows = range(tasks[-1].start, number + 1), rows + shard.rows
+        else:
+            tasks.append(range(number, number + 1))
+            rows = shard.rows
+    return tasks
+
+
+def link_shards(numbers: range, nodes: Nodes, this: Round, config: DedupeConfig, probe: Any) -> Iterator[Keyed]:
+    """Yield the buckets that shards of the index, read again, put into a round; they are all fixed, or one."""
+    fixed = nodes.shards[numbers.start].fixed
+    shards = (_rows(int(nodes.starts[number]), nodes.shards[number]) for number in numbers)
+    yield from bucket_elements(shards, this, config, probe if fixed else None, method_of(nodes))
+
+
+def _rows(start: int, shard: IndexShard) -> Rows:
     reader = shard.open()
     batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]  # mapped: no memory of its own
     taking, gone = None, shard.removed_ids()
     if len(gone):  # asked once for the whole shard: the set of removed ids is built every time
         ids = pa.chunked_array([batch.column("id") for batch in batches], gone.type)
         taking = pc.invert(pc.is_in(ids, gone)).to_numpy()
-    method = method_of(nodes)
-    yield from bucket_elements(batches, start, this, config, probe if shard.fixed else None, taking, method)
+    return Rows(start, batches, taking)
 
 
 def link_bucket(
@@ -168,8 +189,8 @@ def build_link(
     """Build the pipeline of one further round."""
     return (
         pipeline
-        | "Index" >> beam.Create(range(len(nodes.shards)))
-        | "Buckets" >> beam.FlatMap(link_shard, nodes, this, config, probe).with_output_types(Keyed)
+        | "Index" >> beam.Create(link_tasks(nodes, probe))
+        | "Buckets" >> beam.FlatMap(link_shards, nodes, this, config, probe).with_output_types(Keyed)
         | "Link" >> GroupBatches(link_bucket, (nodes, scratch, config))
     )
 

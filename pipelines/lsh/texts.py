@@ -19,7 +19,7 @@ from pipelines.lsh.nodes import IndexShard, Nodes
 from pipelines.lsh.probe import Probe, ProbeWriter
 from pipelines.lsh.sign import ShardSigner
 from pipelines.lsh.survivors import Candidates, decide, dense_buckets, first_of_content, policy_order, spread
-from pipelines.text.minhash import band_hashes
+from pipelines.text.minhash import band_hashes, band_places
 from schemas.signature import signature_record
 
 _HEADS = (*HEAD, "length", "date", "shingle_count")
@@ -94,9 +94,10 @@ class Texts(Method):
             rows = np.flatnonzero(here & probe.may_hold(band, hashes))
             yield band, hashes[rows], start + rows
         if (near := range(max(bands.start, 0), bands.stop)) and len(index):
-            found, hashes, rows = probe.bands_held(signed(index), shingled, near, config.minhash.rows)
-            for band in np.unique(found).tolist():
-                yield band, hashes[found == band], start + rows[found == band]
+            minhash = config.minhash
+            places = band_places(minhash.bands, minhash.rows, near.start, near.stop)
+            for band, hashes, rows in probe.bands_held(signed(index), shingled, near, places):
+                yield band, hashes, start + rows
 
     def link(
         self, band: int, hashes: np.ndarray, entries: np.ndarray, numbering: Nodes, config: DedupeConfig
@@ -105,14 +106,16 @@ class Texts(Method):
         return Linked(*star_edges(hashes, entries), {})
 
     def probe(self, shards: Sequence[IndexShard], config: DedupeConfig, scratch: str) -> Probe:
-        """Collect the hashes of all bands."""
-        bands = range(CONTENT, self.bands(config))
-        writer = ProbeWriter(sum(shard.rows for shard in shards) * len(bands))
+        """Collect the buckets of all bands."""
+        near = range(self.bands(config))
+        places = band_places(config.minhash.bands, config.minhash.rows, near.start, near.stop)
+        writer = ProbeWriter(sum(shard.rows for shard in shards), range(CONTENT, near.stop))
         for shard in shards:
             reader = shard.open()
             for i in range(reader.num_record_batches):
-                for band, hashes in bucket_hashes(reader.get_batch(i), bands, config):
-                    writer.add(band, hashes)
+                index = reader.get_batch(i)
+                writer.add(CONTENT, content_hashes(index))
+                writer.add_signed(signed(index), near, places)
         return writer.write(scratch)
 
     def decide(self, nodes: np.ndarray, component: np.ndarray, numbering: Nodes, config: DedupeConfig) -> Decided:

@@ -167,7 +167,14 @@ def band_hashes(signatures: np.ndarray, bands: int, rows: int, first: int = 0, l
     """
     if signatures.ndim != 2 or signatures.shape[1] != bands * rows:
         raise ValueError(f"expected signatures of {bands} × {rows} values; got an array of shape {signatures.shape}")
-    return _band_hashes(np.ascontiguousarray(signatures, np.uint32), first, bands if last is None else last, rows)
+    last = bands if last is None else last
+    return _band_hashes(np.ascontiguousarray(signatures, np.uint32), first, band_places(bands, rows, first, last))
+
+
+def band_places(bands: int, rows: int, first: int, last: int) -> np.ndarray:
+    """Where in a signature the rows of the bands from `first` up to `last` stand: int64[last - first, rows]."""
+    along = np.arange(bands * rows).reshape(bands, rows)
+    return np.concatenate([along, along.T.reshape(bands, rows)])[first:last]
 
 
 def sketches(hashes: np.ndarray, offsets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -260,32 +267,23 @@ def _sign(data, offsets, info, fold, quick, size, factors, increments, k):  # ty
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def band_hash(signature: np.ndarray, band: int, rows: int) -> np.uint64:
-    """Hash one band of one signature, in compiled code."""
-    bands, state = len(signature) // rows, fmix64(np.uint64(band + 1))
-    for p in range(0, rows, 2):  # two values to a word: half the mixing
-        word = np.uint64(signature[_place(band, p, bands, rows)])
-        if p + 1 < rows:
-            word |= np.uint64(signature[_place(band, p + 1, bands, rows)]) << np.uint64(32)
-        state = fmix64(state ^ word)
+def band_hash(signature: np.ndarray, band: int, places: np.ndarray) -> np.uint64:
+    """Hash one band of one signature, in compiled code; places: int64[rows], see `band_places`."""
+    state, whole = fmix64(np.uint64(band + 1)), len(places) - len(places) % 2
+    for p in range(0, whole, 2):  # two values to a word: half the mixing
+        low, high = np.uint64(signature[places[p]]), np.uint64(signature[places[p + 1]])
+        state = fmix64(state ^ (low | high << np.uint64(32)))
+    if whole < len(places):
+        state = fmix64(state ^ np.uint64(signature[places[whole]]))
     return state
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _place(band: int, row: int, bands: int, rows: int) -> int:
-    if band < bands:
-        return band * rows + row
-    across = (band - bands) * rows + row
-    return across % bands * rows + across // bands
-
-
 @numba.njit(nogil=True, cache=True)
-def _band_hashes(signatures: np.ndarray, first: int, last: int, rows: int) -> np.ndarray:
-    count = signatures.shape[0]
-    out = np.empty((last - first, count), np.uint64)
-    for i in range(count):
-        for band in range(first, last):
-            out[band - first, i] = band_hash(signatures[i], band, rows)
+def _band_hashes(signatures: np.ndarray, first: int, places: np.ndarray) -> np.ndarray:
+    out = np.empty((len(places), len(signatures)), np.uint64)
+    for i in range(len(signatures)):
+        for k in range(len(places)):
+            out[k, i] = band_hash(signatures[i], first + k, places[k])
     return out
 
 

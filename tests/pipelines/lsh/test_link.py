@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from pipelines.lsh.buckets import CONTENT
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.link import Round, bucket_elements, plan_rounds
+from pipelines.lsh.link import Round, Rows, bucket_elements, link_tasks, plan_rounds
+from pipelines.lsh.nodes import IndexShard, Nodes
 from pipelines.lsh.probe import ProbeWriter
 from pipelines.lsh.sign import sign_batch
-from pipelines.text.minhash import band_hashes
+from pipelines.text.minhash import band_hashes, band_places
 from schemas.document import DOCUMENT
 
 CONFIG = DedupeConfig()
@@ -50,12 +51,12 @@ def index_of(texts: list[str]) -> pa.RecordBatch:
 TEXTS = ["one two three four five six"] * 2 + ["七个汉字在这里呢", "...", "other words in this"]
 
 
-def pairs(rounds: list[Round], **options: object) -> list[tuple[int, int, int]]:
+def pairs(rounds: list[Round], taking: np.ndarray | None = None) -> list[tuple[int, int, int]]:
     """(band, hash, node) of every element of every round."""
     found = []
     for one in rounds:
         index = index_of(TEXTS)
-        for key, (_, batch) in bucket_elements([index[:2], index[2:]], 100, one, CONFIG, **options):  # type: ignore[arg-type]
+        for key, (_, batch) in bucket_elements([Rows(100, [index[:2], index[2:]], taking)], one, CONFIG):
             band = int(key.split("/")[1])
             found += [(band, h, n) for h, n in zip(batch["hash"].to_pylist(), batch["node"].to_pylist(), strict=True)]
     return sorted(found)
@@ -63,13 +64,13 @@ def pairs(rounds: list[Round], **options: object) -> list[tuple[int, int, int]]:
 
 def test_rounds_of_any_size_hold_the_same_pairs() -> None:
     index = index_of(TEXTS)
-    hashes = band_hashes(index["signature"].flatten().to_numpy().reshape(-1, 112), 14, 8)
+    hashes = band_hashes(index["signature"].flatten().to_numpy().reshape(-1, 112), 14, 8, 0, 28)
     content = [int.from_bytes(value.as_py()[:8], "little") for value in index["content_hash"]]
     expected = [(CONTENT, value, 100 + i) for i, value in enumerate(content)]
-    expected += [(band, int(hashes[band, i]), 100 + i) for band in range(14) for i in (0, 1, 2, 4)]  # "..." has none
+    expected += [(band, int(hashes[band, i]), 100 + i) for band in range(28) for i in (0, 1, 2, 4)]  # "..." has none
     for ranges in (1, 3):
         for size in (1, 4, 99):
-            units = 15 * ranges
+            units = 29 * ranges
             rounds = [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
             assert pairs(rounds) == sorted(expected)
 
@@ -82,7 +83,7 @@ def test_those_who_take_no_part_are_left_out() -> None:
 def test_a_probe_lets_through_what_was_put_in_and_little_else(tmp_path: object) -> None:
     rng = np.random.default_rng(2)
     held, others = rng.integers(0, 2**64, (2, 20_000), dtype=np.uint64)
-    writer = ProbeWriter(2 * len(held))
+    writer = ProbeWriter(len(held), range(-1, 4))
     writer.add(-1, held)
     writer.add(3, held + np.uint64(1))
     probe = writer.write(str(tmp_path))
@@ -90,6 +91,35 @@ def test_a_probe_lets_through_what_was_put_in_and_little_else(tmp_path: object) 
     assert probe.may_hold(-1, others).mean() < 0.05 and probe.may_hold(3, held).mean() < 0.05
 
 
+def test_a_probe_finds_in_signatures_the_bands_that_may_be_held(tmp_path: object) -> None:
+    rng = np.random.default_rng(4)
+    signatures = rng.integers(0, 2**32, (500, 12), dtype=np.uint32)
+    hashes = band_hashes(signatures, 4, 3, 0, 8)
+    writer = ProbeWriter(100, range(-1, 8))
+    for band, places in enumerate(band_places(4, 3, 0, 8)):
+        writer.add_signed(signatures[band::40], range(band, band + 1), places[None])
+    probe = writer.write(str(tmp_path))
+    taking = rng.random(500) < 0.7
+    found = dict.fromkeys(range(2, 7), np.zeros(0, np.int64))
+    for band, held, rows in probe.bands_held(signatures, taking, range(2, 7), band_places(4, 3, 2, 7)):
+        assert np.array_equal(held, hashes[band, rows])
+        found[band] = rows
+    for band, rows in found.items():
+        held = set(np.flatnonzero(taking)) & set(range(band, 500, 40))
+        assert held <= set(rows) <= set(np.flatnonzero(taking)) and sorted(set(rows)) == rows.tolist()
+        assert len(rows) < len(held) + 25, "one in 32 of the others is let through"
+
+
+def test_tasks_take_each_shard_once_and_only_old_ones_together() -> None:
+    sizes = [10, 500, 20, 30, 40, 1, 800, 7, 9, 100_000]  # of the last one, an eighth bounds the tasks, else 177
+    shards = [IndexShard("r", str(i), rows, fixed=i > 1) for i, rows in enumerate(sizes)]
+    one_each = [range(i, i + 1) for i in range(10)]
+    assert link_tasks(Nodes(tuple(shards)), None) == one_each
+    together = [range(1), range(1, 2), range(2, 9), range(9, 10)]
+    assert link_tasks(Nodes(tuple(shards)), "a probe") == together
+    assert link_tasks(Nodes(tuple(shards[:9])), "a probe") == [*one_each[:2], range(2, 6), range(6, 7), range(7, 9)]
+
+
 def test_a_probe_of_nothing_lets_nothing_through(tmp_path: object) -> None:
-    probe = ProbeWriter(0).write(str(tmp_path))
+    probe = ProbeWriter(0, range(1)).write(str(tmp_path))
     assert not probe.may_hold(0, np.arange(100, dtype=np.uint64)).any()
