@@ -165,7 +165,7 @@ class Images(Method):
         return ImageSigner(dataset, key, table, root, config)
 
     def entries(
-        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig, probe: Any
+        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield hashes of content, pixels and captions, and those of all views, turned so that the band is first."""
         rows = np.flatnonzero(here)

@@ -6,9 +6,9 @@ the memory for a shuffle allows. The index is read again in each round but the f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -22,7 +22,7 @@ from pipelines.core.shards import read_batches, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.buckets import CONTENT, EDGE_SCHEMA, cut_by_range, edge_batch
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.method import Method
+from pipelines.lsh.method import Method, Probe, Rows
 from pipelines.lsh.methods import TEXTS, method_of
 from pipelines.lsh.nodes import IndexShard, Nodes
 
@@ -59,30 +59,23 @@ def plan_rounds(records: int, config: DedupeConfig, memory: int, method: Method 
     return [Round(first, min(first + size, units), ranges) for first in range(0, units, size)]
 
 
-class Rows(NamedTuple):
-    """Index rows of one shard. start: node number of the first. taking: bool[n], those that take part; None: all."""
-
-    start: int
-    batches: Iterable[pa.RecordBatch]
-    taking: np.ndarray | None = None
-
-
 def bucket_elements(
-    shards: Iterable[Rows], this: Round, config: DedupeConfig, probe: Any = None, method: Method = TEXTS
+    shards: Iterable[Rows], this: Round, config: DedupeConfig, probe: Probe | None = None, method: Method = TEXTS
 ) -> Iterator[Keyed]:
     """Yield the buckets that index shards put into a round, an element for each (band, range).
 
-    probe: where given, only hashes that it may hold.
+    probe: where given, only of buckets that it may hold.
     """
+    bands = this.bands()
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for shard in shards:
-        done = 0
-        for index in shard.batches:
-            taking = np.ones(len(index), np.bool_) if shard.taking is None else shard.taking[done:][: len(index)]
-            for band, hashes, entries in method.entries(index, shard.start + done, taking, this.bands(), config, probe):
-                if len(entries):
-                    parts.setdefault(band, []).append((hashes, entries))
-            done += len(index)
+        if probe is not None:
+            found = probe.entries(shard, bands)
+        else:
+            found = itertools.chain.from_iterable(method.entries(*part, bands, config) for part in shard.parts())
+        for band, hashes, entries in found:
+            if len(entries):
+                parts.setdefault(band, []).append((hashes, entries))
     for band, pairs in parts.items():
         hashes, entries = (np.concatenate(column) for column in zip(*pairs, strict=True))
         for part, batch in cut_by_range(hashes, entries, this.ranges):
@@ -107,7 +100,7 @@ def sign_shard(
     yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books, facts))
 
 
-def link_tasks(nodes: Nodes, probe: Any) -> list[range]:
+def link_tasks(nodes: Nodes, probe: Probe | None) -> list[range]:
     """Cut the index shards into tasks: one each, or several where a probe lets through but little of each."""
     tasks: list[range] = []
     rows, most = 0, min(_TASK_ROWS, nodes.total // _TASKS)
@@ -121,7 +114,9 @@ def link_tasks(nodes: Nodes, probe: Any) -> list[range]:
     return tasks
 
 
-def link_shards(numbers: range, nodes: Nodes, this: Round, config: DedupeConfig, probe: Any) -> Iterator[Keyed]:
+def link_shards(
+    numbers: range, nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None
+) -> Iterator[Keyed]:
     """Yield the buckets that shards of the index, read again, put into a round; they are all fixed, or one."""
     fixed = nodes.shards[numbers.start].fixed
     shards = (_rows(int(nodes.starts[number]), nodes.shards[number]) for number in numbers)
@@ -184,7 +179,7 @@ def build_sign(
 
 
 def build_link(
-    pipeline: beam.Pipeline, nodes: Nodes, this: Round, probe: Any, scratch: str, config: DedupeConfig
+    pipeline: beam.Pipeline, nodes: Nodes, this: Round, probe: Probe | None, scratch: str, config: DedupeConfig
 ) -> beam.PCollection:
     """Build the pipeline of one further round."""
     return (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,29 @@ class Signer(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Yield the batches."""
+
+
+class Rows(NamedTuple):
+    """Index rows of one shard. start: node number of the first. taking: bool[n], those that take part; None: all."""
+
+    start: int
+    batches: Iterable[pa.RecordBatch]
+    taking: np.ndarray | None = None
+
+    def parts(self) -> Iterator[tuple[pa.RecordBatch, int, np.ndarray]]:
+        """Yield each batch, the node number of its first row, and which of its rows take part: bool[n]."""
+        done = 0
+        for batch in self.batches:
+            taking = np.ones(len(batch), np.bool_) if self.taking is None else self.taking[done:][: len(batch)]
+            yield batch, self.start + done, taking
+            done += len(batch)
+
+
+class Probe(Protocol):
+    """Knows which buckets the records have that may be removed, so that most others need not be shuffled."""
+
+    def entries(self, shard: Rows, bands: range) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield what `Method.entries` does of a shard, but only where a record that may be removed may be."""
 
 
 class Linked(NamedTuple):
@@ -116,12 +139,11 @@ class Method(ABC):
 
     @abstractmethod
     def entries(
-        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig, probe: Any
+        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield each band, and the hashes uint64[m] and entries int64[m] that index rows put into its buckets.
 
-        start: node number of the first row. here: bool[n], the rows that take part. probe: where given, only hashes
-        that it may hold.
+        start: node number of the first row. here: bool[n], the rows that take part.
         """
 
     @abstractmethod
@@ -131,7 +153,7 @@ class Method(ABC):
         """Turn the buckets of one range of a band into edges."""
 
     @abstractmethod
-    def probe(self, shards: Sequence[IndexShard], config: DedupeConfig, scratch: str) -> Any:
+    def probe(self, shards: Sequence[IndexShard], config: DedupeConfig, scratch: str) -> Probe | None:
         """Write the probe of the shards whose records may be removed; None where nothing can be spared."""
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,6 +50,15 @@ class IndexShard:
         return self.earlier.removed_ids(self.key) if self.earlier is not None else pa.array([], pa.binary(16))
 
 
+class _KeptOpen(IndexShard):
+    @functools.cached_property
+    def _reader(self) -> pa.ipc.RecordBatchFileReader:
+        return super().open()
+
+    def open(self) -> pa.ipc.RecordBatchFileReader:
+        return self._reader
+
+
 @dataclass(frozen=True)
 class Nodes:
     """The index shards of a run in a fixed order; a record's node number is its shard's start plus its row.
@@ -59,7 +69,12 @@ class Nodes:
     shards: tuple[IndexShard, ...]
     table: str = DOCUMENTS
 
-    @property
+    def kept_open(self) -> Nodes:
+        """The same for one task, which opens each shard once however often it asks."""
+        shards = tuple(_KeptOpen(s.root, s.key, s.rows, s.fixed, s.earlier) for s in self.shards)
+        return Nodes(shards, self.table)
+
+    @functools.cached_property
     def starts(self) -> np.ndarray:
         """Number of each shard's first document, and the total: int64[shards + 1]."""
         return np.concatenate([[0], np.cumsum([shard.rows for shard in self.shards])]).astype(np.int64)

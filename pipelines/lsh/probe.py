@@ -58,17 +58,14 @@ def _may_hold(bits: np.ndarray, hashes: np.ndarray, mask: np.uint64) -> np.ndarr
 
 
 @numba.njit(nogil=True, cache=True)
-def _bands_held(bits, signatures, taking, first, places, mask):  # type: ignore[no-untyped-def]
-    shape, counts = (len(places), len(signatures)), np.zeros(len(places), np.int64)
-    hashes, rows = np.empty(shape, np.uint64), np.empty(shape, np.int64)
+def _bands_held(bits, signatures, taking, start, first, places, mask, hashes, nodes, counts):  # type: ignore[no-untyped-def]
     for i in range(len(signatures)):
         if taking[i]:
             for k in range(len(places)):
                 if _is_set(bits[k], _key(signatures[i], places[k]), mask):
                     hashes[k, counts[k]] = band_hash(signatures[i], first + k, places[k])
-                    rows[k, counts[k]] = i
+                    nodes[k, counts[k]] = start + i
                     counts[k] += 1
-    return hashes, rows, counts
 
 
 @numba.njit(nogil=True, cache=True)
@@ -76,6 +73,23 @@ def _put(bits: np.ndarray, hashes: np.ndarray, mask: np.uint64) -> None:
     for i in range(len(hashes)):
         place = hashes[i] & mask
         bits[place >> np.uint64(3)] |= np.uint8(1) << np.uint8(place & np.uint64(7))
+
+
+class Held:
+    """What a Probe let through of at most `most` signatures, in some bands.
+
+    places: of the bands, see `pipelines.text.minhash.band_places`.
+    """
+
+    def __init__(self, bands: range, places: np.ndarray, most: int) -> None:
+        self.bands, self.places = bands, places
+        self.hashes, self.nodes = np.empty((len(bands), most), np.uint64), np.empty((len(bands), most), np.int64)
+        self.counts = np.zeros(len(bands), np.int64)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield each band with its hashes, uint64[m], and nodes, int64[m], in the order of arrival."""
+        for k, count in enumerate(self.counts.tolist()):
+            yield self.bands[k], self.hashes[k, :count], self.nodes[k, :count]
 
 
 @dataclass(frozen=True)
@@ -97,18 +111,14 @@ class Probe:
         """Whether each hash may be one of those put in: bool[n]; never False for one that was."""
         return _may_hold(self._of(range(band, band + 1))[0], hashes, self._mask)
 
-    def bands_held(
-        self, signatures: np.ndarray, taking: np.ndarray, bands: range, places: np.ndarray
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Hash those bands of signatures that may be one of those put in.
+    def collect(self, signatures: np.ndarray, taking: np.ndarray, start: int, held: Held) -> None:
+        """Hash those bands of signatures that may be one of those put in, and add them to `held`.
 
-        signatures: uint32[n, permutations]. taking: bool[n], the rows to look at. places: of the bands, see
-        `pipelines.text.minhash.band_places`. Yields each band with its hashes, uint64[m], and their rows, int64[m],
-        ascending.
+        signatures: uint32[n, permutations]. taking: bool[n], the rows to look at. start: node number of the first row.
         """
-        hashes, rows, counts = _bands_held(self._of(bands), signatures, taking, bands.start, places, self._mask)
-        for k, count in enumerate(counts.tolist()):
-            yield bands[k], hashes[k, :count], rows[k, :count]
+        bits, first = self._of(held.bands), held.bands.start
+        kept = (held.hashes, held.nodes, held.counts)
+        _bands_held(bits, signatures, taking, start, first, held.places, self._mask, *kept)
 
 
 @functools.lru_cache(maxsize=1)
@@ -132,7 +142,7 @@ class ProbeWriter:
         _put(self._bits[band - self._first], hashes, np.uint64((1 << self._log2_bits) - 1))
 
     def add_signed(self, signatures: np.ndarray, bands: range, places: np.ndarray) -> None:
-        """Put in what `bands_held` asks for; signatures: uint32[n, permutations]."""
+        """Put in what `collect` asks for; signatures: uint32[n, permutations]."""
         for band, of_band in zip(bands, places, strict=True):
             self.add(band, _keys(signatures, of_band))
 

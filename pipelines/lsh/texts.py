@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from pipelines.core.kinds import TEXT
 from pipelines.lsh.buckets import BUCKET_BYTES, CONTENT, star_edges
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads, gather_signed
-from pipelines.lsh.method import EXACT, HEAD, NEAR, Decided, Linked, Method, refuse_both
+from pipelines.lsh.method import EXACT, HEAD, NEAR, Decided, Linked, Method, Rows, refuse_both
 from pipelines.lsh.nodes import IndexShard, Nodes
-from pipelines.lsh.probe import Probe, ProbeWriter
+from pipelines.lsh.probe import Held, Probe, ProbeWriter
 from pipelines.lsh.sign import ShardSigner
 from pipelines.lsh.survivors import Candidates, decide, dense_buckets, first_of_content, policy_order, spread
-from pipelines.text.minhash import band_hashes, band_places
+from pipelines.text.minhash import MinHashConfig, band_hashes, band_places
 from schemas.signature import signature_record
 
 _HEADS = (*HEAD, "length", "date", "shingle_count")
@@ -52,6 +53,34 @@ def bucket_hashes(index: pa.RecordBatch, bands: range, config: DedupeConfig) -> 
         yield from enumerate(band_hashes(signed(index), minhash.bands, minhash.rows, first, last), first)
 
 
+def shingled(index: pa.RecordBatch, taking: np.ndarray) -> np.ndarray:
+    """Those that have shingles, of the rows that take part: without any a band means nothing. bool[n]."""
+    return taking & (index.column("shingle_count").to_numpy() > 0)
+
+
+@dataclass(frozen=True)
+class TextProbe:
+    """Which buckets new documents have; old ones are asked by the filters of their content and of their bands."""
+
+    filters: Probe
+    minhash: MinHashConfig
+
+    def entries(self, shard: Rows, bands: range) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield the band hashes of those documents that may share a bucket with a new one."""
+        near = range(max(bands.start, 0), bands.stop)
+        places = band_places(self.minhash.bands, self.minhash.rows, near.start, near.stop)
+        parts = list(shard.parts())
+        held = Held(near, places, sum(len(index) for index, *_ in parts))
+        for index, start, taking in parts:
+            if CONTENT in bands:
+                hashes = content_hashes(index)
+                rows = np.flatnonzero(taking & self.filters.may_hold(CONTENT, hashes))
+                yield CONTENT, hashes[rows], start + rows
+            if near and len(index):
+                self.filters.collect(signed(index), shingled(index, taking), start, held)
+        yield from held
+
+
 class Texts(Method):
     """Documents."""
 
@@ -81,23 +110,12 @@ class Texts(Method):
         return ShardSigner(dataset, key, table, root, config)
 
     def entries(
-        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig, probe: Any
+        self, index: pa.RecordBatch, start: int, here: np.ndarray, bands: range, config: DedupeConfig
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield the band hashes of documents."""
-        shingled = here & (index.column("shingle_count").to_numpy() > 0)  # without shingles a band means nothing
-        if probe is None:
-            for band, hashes in bucket_hashes(index, bands, config):
-                rows = np.flatnonzero(here if band == CONTENT else shingled)
-                yield band, hashes[rows], start + rows
-            return
-        for band, hashes in bucket_hashes(index, range(bands.start, min(bands.stop, 0)), config):
-            rows = np.flatnonzero(here & probe.may_hold(band, hashes))
+        for band, hashes in bucket_hashes(index, bands, config):
+            rows = np.flatnonzero(here if band == CONTENT else shingled(index, here))
             yield band, hashes[rows], start + rows
-        if (near := range(max(bands.start, 0), bands.stop)) and len(index):
-            minhash = config.minhash
-            places = band_places(minhash.bands, minhash.rows, near.start, near.stop)
-            for band, hashes, rows in probe.bands_held(signed(index), shingled, near, places):
-                yield band, hashes, start + rows
 
     def link(
         self, band: int, hashes: np.ndarray, entries: np.ndarray, numbering: Nodes, config: DedupeConfig
@@ -105,7 +123,7 @@ class Texts(Method):
         """Join each bucket to its smallest node."""
         return Linked(*star_edges(hashes, entries), {})
 
-    def probe(self, shards: Sequence[IndexShard], config: DedupeConfig, scratch: str) -> Probe:
+    def probe(self, shards: Sequence[IndexShard], config: DedupeConfig, scratch: str) -> TextProbe:
         """Collect the buckets of all bands."""
         near = range(self.bands(config))
         places = band_places(config.minhash.bands, config.minhash.rows, near.start, near.stop)
@@ -116,7 +134,7 @@ class Texts(Method):
                 index = reader.get_batch(i)
                 writer.add(CONTENT, content_hashes(index))
                 writer.add_signed(signed(index), near, places)
-        return writer.write(scratch)
+        return TextProbe(writer.write(scratch), config.minhash)
 
     def decide(self, nodes: np.ndarray, component: np.ndarray, numbering: Nodes, config: DedupeConfig) -> Decided:
         """Decide by the Jaccard similarity of sketches, in the order of the survivor policy."""

@@ -75,7 +75,7 @@ def verify_task(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig
     """Decide on the components of some rows of a groups file; yield verdicts by shard, and a report."""
     path, first, last = span
     groups = read_table(files.join(scratch, path)).slice(first, last - first)
-    method = method_of(numbering)
+    method, numbering = method_of(numbering), numbering.kept_open()
     decided = method.decide(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
     yield from verdict_rows(decided, numbering)
     yield report_element(Report(f"verify-{path}-{first:012d}", facts={"capped_comparisons": int(decided.capped)}))

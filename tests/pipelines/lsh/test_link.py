@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pipelines.lsh.buckets import CONTENT
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.link import Round, Rows, bucket_elements, link_tasks, plan_rounds
+from pipelines.lsh.link import Round, bucket_elements, link_tasks, plan_rounds
+from pipelines.lsh.method import Rows
 from pipelines.lsh.nodes import IndexShard, Nodes
-from pipelines.lsh.probe import ProbeWriter
+from pipelines.lsh.probe import Held, ProbeWriter
 from pipelines.lsh.sign import sign_batch
 from pipelines.text.minhash import band_hashes, band_places
 from schemas.document import DOCUMENT
@@ -100,11 +101,13 @@ def test_a_probe_finds_in_signatures_the_bands_that_may_be_held(tmp_path: object
         writer.add_signed(signatures[band::40], range(band, band + 1), places[None])
     probe = writer.write(str(tmp_path))
     taking = rng.random(500) < 0.7
-    found = dict.fromkeys(range(2, 7), np.zeros(0, np.int64))
-    for band, held, rows in probe.bands_held(signatures, taking, range(2, 7), band_places(4, 3, 2, 7)):
-        assert np.array_equal(held, hashes[band, rows])
-        found[band] = rows
-    for band, rows in found.items():
+    found = Held(range(2, 7), band_places(4, 3, 2, 7), 500)
+    for start in (0, 200):  # two batches
+        part = slice(start, start + 200 + start)
+        probe.collect(signatures[part], taking[part], start, found)
+    assert [band for band, *_ in found] == [2, 3, 4, 5, 6]
+    for band, of_band, rows in found:
+        assert np.array_equal(of_band, hashes[band, rows])
         held = set(np.flatnonzero(taking)) & set(range(band, 500, 40))
         assert held <= set(rows) <= set(np.flatnonzero(taking)) and sorted(set(rows)) == rows.tolist()
         assert len(rows) < len(held) + 25, "one in 32 of the others is let through"
