@@ -9,7 +9,7 @@ from pipelines.core.shards import write_shard
 
 GROUP_SCHEMA = pa.schema([pa.field("component", pa.int64(), False), pa.field("node", pa.int64(), False)])
 TASK_NODES = 5_000  # candidates that one verifying task takes at most, unless one component is larger
-_TASKS, _LEAST = 16, 2_500  # tasks that there should be, so that workers end together, unless they would be too small
+_TASKS, _LEAST = 16, 1_250  # tasks that there should be, so that workers end together, unless they would be too small
 
 Span = tuple[str, int, int]  # groups file, first row, last row
 

@@ -38,7 +38,7 @@ def test_no_candidates_have_no_file(tmp_path: Path) -> None:
     assert write_groups(none, none, str(tmp_path), "groups.arrow") == [] and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("pairs", "tasks"), [(100, 1), (5_000, 4), (20_000, 16), (100_000, 40)])
+@pytest.mark.parametrize(("pairs", "tasks"), [(100, 1), (5_000, 8), (20_000, 16), (100_000, 40)])
 def test_there_are_tasks_enough_that_no_worker_waits_for_another(tmp_path: Path, pairs: int, tasks: int) -> None:
     nodes = np.arange(2 * pairs)
     spans = write_groups(nodes, nodes // 2 * 2, str(tmp_path), "groups.arrow")
