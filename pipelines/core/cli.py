@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import re
 import signal
+import stat
 import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +32,7 @@ from pipelines.core.runners import (
     check_beam_args,
     check_dataflow,
     configure_filesystems,
+    let_workers_end,
 )
 from pipelines.core.stage import BooksError, DryRun
 from pipelines.core.start import imported
@@ -185,7 +190,42 @@ def _truth(raw: str) -> bool:
 
 
 def _interrupt(*_: object) -> None:
+    let_workers_end()
     raise KeyboardInterrupt
+
+
+class _Pipe(io.RawIOBase):
+    """Standard output as a pipe that takes everything, though nobody read it any more."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(1, data)
+        except BrokenPipeError:
+            return len(data)
+
+
+@contextmanager
+def _read_or_not() -> Iterator[None]:
+    """Let the body print into a pipe that its reader has closed (`| head`): it has more to do than to be read."""
+    before = sys.stdout
+    if before is not sys.__stdout__ or before is None or not stat.S_ISFIFO(os.fstat(1).st_mode):
+        yield
+        return
+    before.flush()
+    own = io.TextIOWrapper(io.BufferedWriter(_Pipe()), encoding=before.encoding, errors=before.errors)
+    sys.stdout = own
+    try:
+        yield
+    finally:
+        own.flush()
+        own.detach()
+        sys.stdout = before
 
 
 def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
@@ -193,9 +233,12 @@ def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     imported()
     quiet(debug)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # end as with Ctrl-C: sweep what was written, leave the old dataset
+        for number in (signal.SIGTERM, signal.SIGINT):  # sweep what was written, leave the old dataset
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
     try:
-        body()
+        with _read_or_not():
+            body()
     except KeyboardInterrupt:
         print(f"gristmill {name}: interrupted; the output directory is as it was", file=sys.stderr)
         return 130

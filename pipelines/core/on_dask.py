@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -75,7 +76,10 @@ def workers(beam_options: PipelineOptions, count: int, filesystem_args: tuple[st
         options.partition_size = 1
     with ExitStack() as stack:
         if not options.address and not options.scheduler_file:
-            cluster = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gristmill-dask-"))  # else it stays here
+            cluster = LocalCluster(
+                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=scratch
+            )
             options.address = stack.enter_context(cluster).scheduler_address
         named = {"address": options.address, "scheduler_file": options.scheduler_file}
         client = stack.enter_context(Client(**{key: value for key, value in named.items() if value}))

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ from pipelines.core import files, on_dask
 
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
 MODES = ("inline", "processes", "threads")
-DRIVER = "GRISTMILL_DRIVER"  # environment variable: process id that local worker processes end with
+# Environment variable: the process id, and a file, without which local worker processes end.
+DRIVER = "GRISTMILL_DRIVER"
 _SHUFFLE_IN_MEMORY = ("local", "DaskRunner")
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 _DOWNLOADING = ("FlinkRunner", "SparkRunner", "PrismRunner")  # fetch their job server unless one is named
@@ -213,8 +215,7 @@ def _workers(options: RunOptions) -> Environment | None:
 def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     """Build a pipeline with `build(pipeline)` and run it to its end; returns Beam's result."""
     beam_options = pipeline_options(options)
-    os.environ[DRIVER] = str(os.getpid())
-    with _no_argv(), _importable(), ExitStack() as stack:
+    with _no_argv(), _importable(), _lifeline(), ExitStack() as stack:
         if options.runner == "DaskRunner":
             stack.enter_context(on_dask.workers(beam_options, options.worker_count, options.beam_args))
         if options.runner in _DOWNLOADING:
@@ -227,6 +228,32 @@ def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     if state not in (None, "DONE"):
         raise RunnerError(f"{options.runner} ended the pipeline in state {state}")
     return result
+
+
+_lifelines: set[str] = set()
+
+
+@contextmanager
+def _lifeline() -> Iterator[None]:
+    """Name this process, and a file for as long as the body runs, to local worker processes."""
+    descriptor, path = tempfile.mkstemp(prefix="gristmill-driver-")
+    os.close(descriptor)
+    _lifelines.add(path)
+    os.environ[DRIVER] = f"{os.getpid()} {path}"
+    try:
+        yield
+    finally:
+        let_workers_end({path})
+
+
+def let_workers_end(lifelines: set[str] = _lifelines) -> None:
+    """Have local worker processes end within a second or two, all of them where none are named.
+
+    When Beam is interrupted it waits for them: for ever, where they have not yet found the runner.
+    """
+    for path in list(lifelines):
+        _lifelines.discard(path)
+        Path(path).unlink(missing_ok=True)
 
 
 def plan(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:

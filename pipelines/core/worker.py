@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from pipelines.core.allocator import keep_freed_memory
 from pipelines.core.logs import quiet
@@ -19,12 +20,13 @@ from pipelines.core.start import imported
 _LOOK = 1.0  # seconds between looks at the driver
 
 
-def end_with(driver: int) -> None:
-    """End this process when the driver is gone: nobody would read what it still writes."""
+def end_with(driver: int, lifeline: str) -> None:
+    """End this process when the driver is gone, or its file: nobody would read what it still writes."""
     while True:
         time.sleep(_LOOK)
         try:
             os.kill(driver, 0)
+            Path(lifeline).stat()
         except OSError:
             os._exit(1)
 
@@ -34,8 +36,9 @@ def main() -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     imported()
-    if os.environ.get(DRIVER, "").isdigit():
-        threading.Thread(target=end_with, args=(int(os.environ[DRIVER]),), daemon=True).start()
+    driver, _, lifeline = os.environ.get(DRIVER, "").partition(" ")
+    if driver.isdigit():
+        threading.Thread(target=end_with, args=(int(driver), lifeline), daemon=True).start()
     keep_freed_memory()
     logging.getLogger().handlers.clear()  # made by Beam's import; logs go to the runner, not to this console
     quiet()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ import pytest
 
 from pipelines.core import runners
 from pipelines.core.cli import StageCommand, guarded, root_cause
+from pipelines.core.dataset import Dataset
 from pipelines.core.output import OutputError
 from pipelines.core.runners import RunOptions
 
@@ -206,3 +211,51 @@ def test_corpora_are_those_of_the_section_that_follows_the_file(tmp_path: Path) 
         return [Path(one).name for one in seen[0].input]
 
     assert (inputs(str(path)), inputs(f"{path}:image_corpora")) == (["a"], ["b"])
+
+
+def _records(path: Path) -> Path:
+    path.write_text("".join(f'{{"id": "{i}", "text": "A text of some words, number {i}."}}\n' for i in range(50)))
+    return path
+
+
+def _ingest(source: Path, output: Path, *options: str) -> list[str]:
+    arguments = ["--input", str(source), "--source", "s", "--output", str(output), *options]
+    return [sys.executable, "-m", "pipelines.ingest", *arguments]
+
+
+def test_a_run_ends_well_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out")
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Dataset.open(str(tmp_path / "out")).books["s"].kept == 50
+
+
+def _workers_of(driver: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == driver and "pipelines.core.worker" in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_while_its_workers_start_ends_with_them(tmp_path: Path, number: int) -> None:
+    command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out", "--mode", "processes", "--workers", "2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        try:
+            while not (workers := _workers_of(driver.pid)):
+                assert driver.poll() is None
+                time.sleep(0.01)
+            driver.send_signal(number)
+            _, said = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+    assert driver.returncode == 130 and "interrupted" in said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert not (tmp_path / "out").exists()
