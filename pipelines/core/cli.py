@@ -233,9 +233,9 @@ def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     imported()
     quiet(debug)
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):  # sweep what was written, leave the old dataset
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _interrupt)
+        signal.signal(signal.SIGTERM, _interrupt)  # sweep what was written, leave the old dataset
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
     try:
         with _read_or_not():
             body()
