@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from pipelines.core import files, on_dask
 
 RUNNERS = ("local", "DataflowRunner", "FlinkRunner", "SparkRunner", "PrismRunner", "PortableRunner", "DaskRunner")
 MODES = ("inline", "processes", "threads")
-# Environment variable: the process id, and a file, without which local worker processes end.
+# Environment variable for local worker processes: the process id that they end with, and a file that tells them to.
 DRIVER = "GRISTMILL_DRIVER"
 _SHUFFLE_IN_MEMORY = ("local", "DaskRunner")
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
@@ -215,7 +216,7 @@ def _workers(options: RunOptions) -> Environment | None:
 def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     """Build a pipeline with `build(pipeline)` and run it to its end; returns Beam's result."""
     beam_options = pipeline_options(options)
-    with _no_argv(), _importable(), _lifeline(), ExitStack() as stack:
+    with _no_argv(), _importable(), _driving(), ExitStack() as stack:
         if options.runner == "DaskRunner":
             stack.enter_context(on_dask.workers(beam_options, options.worker_count, options.beam_args))
         if options.runner in _DOWNLOADING:
@@ -230,30 +231,30 @@ def run(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:
     return result
 
 
-_lifelines: set[str] = set()
+_ends: set[Path] = set()
 
 
 @contextmanager
-def _lifeline() -> Iterator[None]:
-    """Name this process, and a file for as long as the body runs, to local worker processes."""
-    descriptor, path = tempfile.mkstemp(prefix="gristmill-driver-")
-    os.close(descriptor)
-    _lifelines.add(path)
-    os.environ[DRIVER] = f"{os.getpid()} {path}"
+def _driving() -> Iterator[None]:
+    """Tell local worker processes whose they are, and of which file they are to take notice."""
+    end = Path(tempfile.gettempdir(), f"gristmill-end-{secrets.token_hex(16)}")
+    os.environ[DRIVER] = f"{os.getpid()} {end}"
+    _ends.add(end)
     try:
         yield
     finally:
-        let_workers_end({path})
+        _ends.discard(end)
+        end.unlink(missing_ok=True)
 
 
-def let_workers_end(lifelines: set[str] = _lifelines) -> None:
-    """Have local worker processes end within a second or two, all of them where none are named.
+def let_workers_end() -> None:
+    """Have local worker processes end within a second or two.
 
     When Beam is interrupted it waits for them: for ever, where they have not yet found the runner.
     """
-    for path in list(lifelines):
-        _lifelines.discard(path)
-        Path(path).unlink(missing_ok=True)
+    for end in list(_ends):
+        with contextlib.suppress(OSError):
+            end.touch()
 
 
 def plan(build: Callable[[beam.Pipeline], object], options: RunOptions) -> Any:

@@ -20,15 +20,15 @@ from pipelines.core.start import imported
 _LOOK = 1.0  # seconds between looks at the driver
 
 
-def end_with(driver: int, lifeline: str) -> None:
-    """End this process when the driver is gone, or its file: nobody would read what it still writes."""
-    while True:
+def end_with(driver: int, end: Path) -> None:
+    """End this process when the driver is gone or a file says so: nobody would read what it still writes."""
+    while not end.exists():
         time.sleep(_LOOK)
         try:
             os.kill(driver, 0)
-            Path(lifeline).stat()
         except OSError:
-            os._exit(1)
+            break
+    os._exit(1)
 
 
 def main() -> None:
@@ -36,9 +36,9 @@ def main() -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     imported()
-    driver, _, lifeline = os.environ.get(DRIVER, "").partition(" ")
+    driver, _, end = os.environ.get(DRIVER, "").partition(" ")
     if driver.isdigit():
-        threading.Thread(target=end_with, args=(int(driver), lifeline), daemon=True).start()
+        threading.Thread(target=end_with, args=(int(driver), Path(end)), daemon=True).start()
     keep_freed_memory()
     logging.getLogger().handlers.clear()  # made by Beam's import; logs go to the runner, not to this console
     quiet()

@@ -247,7 +247,10 @@ def _workers_of(driver: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_while_its_workers_start_ends_with_them(tmp_path: Path, number: int) -> None:
     command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out", "--mode", "processes", "--workers", "2")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+    own = tmp_path / "temporary"
+    own.mkdir()
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options, env={**os.environ, "TMPDIR": str(own)}) as driver:
         try:
             while not (workers := _workers_of(driver.pid)):
                 assert driver.poll() is None
@@ -258,4 +261,4 @@ def test_a_run_that_is_ended_while_its_workers_start_ends_with_them(tmp_path: Pa
             driver.kill()
     assert driver.returncode == 130 and "interrupted" in said
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not list(own.glob("gristmill-end-*"))
