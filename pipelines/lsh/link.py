@@ -100,26 +100,26 @@ def sign_shard(
     yield report_element(Report(shard.key, () if shard.fixed else (signer.shard,), books, facts))
 
 
-def link_tasks(nodes: Nodes, probe: Probe | None) -> list[range]:
-    """Cut the index shards into tasks: one each, or several where a probe lets through but little of each."""
-    tasks: list[range] = []
+def link_tasks(nodes: Nodes, probe: Probe | None) -> list[tuple[int, int]]:
+    """Cut the index shards into tasks [first, last): one each, or several where a probe lets through little of each."""
+    tasks: list[tuple[int, int]] = []
     rows, most = 0, min(_TASK_ROWS, nodes.total // _TASKS)
     for number, shard in enumerate(nodes.shards):
         asked = probe is not None and shard.fixed
-        if asked and tasks and nodes.shards[tasks[-1].start].fixed and rows + shard.rows <= most:
-            tasks[-1], rows = range(tasks[-1].start, number + 1), rows + shard.rows
+        if asked and tasks and nodes.shards[tasks[-1][0]].fixed and rows + shard.rows <= most:
+            tasks[-1], rows = (tasks[-1][0], number + 1), rows + shard.rows
         else:
-            tasks.append(range(number, number + 1))
+            tasks.append((number, number + 1))
             rows = shard.rows
     return tasks
 
 
 def link_shards(
-    numbers: range, nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None
+    task: tuple[int, int], nodes: Nodes, this: Round, config: DedupeConfig, probe: Probe | None
 ) -> Iterator[Keyed]:
     """Yield the buckets that shards of the index, read again, put into a round; they are all fixed, or one."""
-    fixed = nodes.shards[numbers.start].fixed
-    shards = (_rows(int(nodes.starts[number]), nodes.shards[number]) for number in numbers)
+    fixed = nodes.shards[task[0]].fixed
+    shards = (_rows(int(nodes.starts[number]), nodes.shards[number]) for number in range(*task))
     yield from bucket_elements(shards, this, config, probe if fixed else None, method_of(nodes))
 
 

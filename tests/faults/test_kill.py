@@ -104,13 +104,18 @@ def check(setting: Setting, run_stage: Run, *, rerun: bool = True) -> str:
 @pytest.mark.parametrize("setting", ["clean", "shard"], indirect=True)
 def test_kill_at_20_random_moments(setting: Setting, run_stage: Run) -> None:
     rng = random.Random(20)
-    killed = 0
-    for _ in range(20):
+    killed, seconds = 0, setting.seconds
+    for _ in range(60):
         setting.reset()
-        ended = run_stage(setting.stage, *setting.argv(), delay=rng.uniform(0, 1.05 * setting.seconds))
-        killed += ended["code"] == KILLED
+        ended = run_stage(setting.stage, *setting.argv(), delay=rng.uniform(0, 1.05 * seconds))
+        if ended["code"] == KILLED:
+            killed += 1
+        else:  # it was timed on a busier machine
+            seconds = min(seconds, ended["seconds"])
         check(setting, run_stage, rerun=ended["code"] == KILLED and killed % 4 == 0)
-    assert killed >= 10, "the moments must fall into the run"
+        if killed == 20:
+            return
+    pytest.fail(f"only {killed} of 60 moments fell into the run")
 
 
 @pytest.mark.parametrize("setting", ["clean"], indirect=True)
