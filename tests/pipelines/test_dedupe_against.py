@@ -16,6 +16,7 @@ from pipelines.core.identity import record_id
 from pipelines.core.runners import RunOptions
 from pipelines.core.stage import Report, StageRun
 from pipelines.lsh.config import DedupeConfig
+from pipelines.lsh.texts import Texts
 
 Record = dict[str, Any]
 ONE = ["--workers", "1"]
@@ -219,3 +220,32 @@ def test_stars_and_memory_agree_on_real_pages_and_poems(
     stars = run(tmp_path / "stars", inputs).manifests[0]
     assert sum(sum(books.removed.values()) for books in plain.books.values()) > 50
     assert plain.to_json() == stars.to_json()
+
+
+@pytest.mark.parametrize(
+    ("bands", "rows", "cuts"),
+    [(14, 8, 2), (14, 8, 1), (1, 8, 2), (20, 1, 2), (5, 3, 2), (3, 7, 2), (4, 12, 2), (2, 2, 2)],
+)
+def test_old_documents_that_the_probe_turns_away_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bands: int, rows: int, cuts: int
+) -> None:
+    rng = random.Random(bands)
+    texts = {f"{i}": " ".join(words(i, rng.choice([1, 4, 5, 6, 40, 90]))) for i in range(120)} | {"empty": "..."}
+    new = {}
+    for i in range(70):
+        tokens = texts[str(rng.randrange(120))].split()
+        for _ in range(rng.choice([0, 0, 1, 2, 5])):
+            tokens[rng.randrange(len(tokens))] = f"n{i}"
+        new[f"n{i}"] = " ".join(tokens)
+    olds = [ingested(tmp_path, name, dict(list(texts.items())[part::2]), 1500) for part, name in enumerate("ab")]
+    settings = ["minhash.bands", bands, "minhash.rows", rows, "minhash.cuts", cuts]
+    options = [f"--set={name}={value}" for name, value in zip(settings[::2], settings[1::2], strict=True)]
+    indexes = [run(tmp_path / f"d-{old.name}", [old], *options) for old in olds]
+    assert min(len(index.keys("index")) for index in indexes) > 3
+    source, against = ingested(tmp_path, "new", {**new, "empty": "..."}), [Path(index.roots[0]) for index in indexes]
+    asked = run(tmp_path / "asked", [source], *options, against=against)
+    monkeypatch.setattr(Texts, "probe", lambda *_: None)
+    every = run(tmp_path / "every", [source], *options, against=against)
+    assert asked.books == every.books and len(removed(asked)) > 10
+    for table in ("ledger", "clusters"):
+        assert asked.table(table).equals(every.table(table))
