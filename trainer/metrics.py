@@ -97,7 +97,7 @@ class Metrics:
             except ImportError as error:
                 raise ValueError("run.dvclive needs the package dvclive: pip install 'gristmill[dvclive]'") from error
             self._dvc = Live(str(output / "dvclive"), resume=start > 0, save_dvc_exp=False, dvcyaml=None, report=None)
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         """Record numbers of kind 'train' or 'validation' after a step. Nested ones ('sources') get nested names."""

@@ -49,7 +49,7 @@ def shown(label: str, total: int) -> Iterator[None]:
 
     total: bytes to do, 0 where it is not known.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     # Not in the working directory: that may be read-only, or shared with another run.

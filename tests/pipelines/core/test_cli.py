@@ -233,6 +233,12 @@ def test_a_run_ends_well_though_nobody_reads_what_it_prints(tmp_path: Path) -> N
     assert Dataset.open(str(tmp_path / "out")).books["s"].kept == 50
 
 
+def test_a_run_ends_well_without_any_console(tmp_path: Path) -> None:
+    command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out")
+    done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], check=False)
+    assert done.returncode == 0 and Dataset.open(str(tmp_path / "out")).books["s"].kept == 50
+
+
 def _workers_of(driver: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
