@@ -24,9 +24,6 @@ _KEY_ROWS = 4  # documents on other subjects agree in two rows often enough to p
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth 6.4
 
 
-# The lower bits of a hash are free: ranges are cut by the upper ones.
-
-
 @numba.njit(nogil=True, cache=True, inline="always")
 def _key(signature: np.ndarray, places: np.ndarray) -> np.uint64:
     key = np.uint64(0)
@@ -45,7 +42,7 @@ def _keys(signatures: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _is_set(bits: np.ndarray, hash_: np.uint64, mask: np.uint64) -> bool:
-    place = hash_ & mask
+    place = hash_ & mask  # the lower bits of a hash are free: ranges are cut by the upper ones
     return (bits[place >> np.uint64(3)] >> np.uint8(place & np.uint64(7))) & np.uint8(1) != 0
 
 
