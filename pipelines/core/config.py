@@ -115,7 +115,8 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             if problem["type"] == "unexpected_keyword_argument":
                 lines.append(f"unknown key {key!r}; known keys: {', '.join(known_keys(kind))}")
             else:
-                lines.append(f"{key or 'value'}: {problem['msg']}")
+                said = problem["msg"].removeprefix("Value error, ")  # pydantic's words for a ValueError of ours
+                lines.append(f"{key or 'value'}: {said}")
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
 
 

@@ -60,7 +60,7 @@ def test_settings_reach_nested_keys_without_a_file() -> None:
         ("dedupe: {threshold: '0.5'}", "threshold: .*number"),
         ("dedupe: {near: 1}", "near: .*boolean"),
         ("dedupe: {inner: {bands: 2.5}}", r"inner\.bands: .*integer"),
-        ("dedupe: {inner: {bands: 0}}", "bands is at least 1"),
+        ("dedupe: {inner: {bands: 0}}", "inner: bands is at least 1"),
         ("dedupe: {inner: 3}", "inner: "),
         ("dedupe: {names: 5}", "names: "),
         ("dedupe: {title: 5}", "title: .*string"),
