@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,14 @@ def test_a_run_ends_well_without_any_console(tmp_path: Path) -> None:
     assert done.returncode == 0 and Dataset.open(str(tmp_path / "out")).books["s"].kept == 50
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children take SIGINT, though who started the tests ignores it (`nohup`, `&` in a script)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _workers_of(driver: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -250,6 +258,7 @@ def _workers_of(driver: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_while_its_workers_start_ends_with_them(tmp_path: Path, number: int) -> None:
     command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out", "--mode", "processes", "--workers", "2")
