@@ -34,7 +34,7 @@ from pipelines.core.summary import print_summary
 from pipelines.lsh.components import components
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import gather_heads
-from pipelines.lsh.groups import Span, write_groups
+from pipelines.lsh.groups import Span, deal, write_groups
 from pipelines.lsh.link import Round, build_link, build_sign, edge_batches, plan_rounds
 from pipelines.lsh.method import INDEX, Method
 from pipelines.lsh.methods import method_for, method_of
@@ -103,7 +103,7 @@ class Run:
         return self.method.probe(own, self.config, self.scratch)
 
     def spans(self, reports: Sequence[Report]) -> list[Span]:
-        """Find the connected components of the edges; returns the verifying tasks."""
+        """Find the connected components of the edges; returns where they stand, and what they may cost."""
         paths = [report.facts["edges"] for report in reports if report.facts.get("edges")]
         if self.memory and self.nodes.total * _NODE_BYTES > self.memory:
             edges = sum(report.facts.get("count", 0) for report in reports)
@@ -116,11 +116,13 @@ class Run:
         if not spans and not materialize:
             return []
         target = Target(self.stage.root, self.inputs, self.table, materialize)
-        candidates = sum(last - first for _, first, last in spans)
+        options = self.stage.options
+        tasks = deal(spans, options.worker_count if options.runner == "local" else len(spans))
+        candidates = sum(last - first for _, first, last, _ in spans)
         if not self.memory or candidates * VERDICT_BYTES * SHUFFLE <= self.memory:
-            args = (self.nodes, target, self.scratch, self.config, spans)
+            args = (self.nodes, target, self.scratch, self.config, tasks)
             return self.stage.pipeline("verify", lambda p: build_verify(p, *args))
-        decided = self.stage.pipeline("verify", lambda p: build_store(p, self.nodes, self.scratch, self.config, spans))
+        decided = self.stage.pipeline("verify", lambda p: build_store(p, self.nodes, self.scratch, self.config, tasks))
         stored: dict[str, list[str]] = {}
         for report in decided:
             for key, path in report.facts["verdicts"].items():

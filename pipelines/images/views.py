@@ -118,19 +118,19 @@ def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
     """
     rows, columns = out.shape
     before, here = np.zeros(columns + 1, np.int64), np.empty(columns + 1, np.int64)
-    places = np.empty(columns + 1, np.int64)
+    # Places are unsigned: a negative one would count from the end, which takes longer to rule out than to look up.
+    at, beside = np.empty(columns + 1, np.uint32), np.empty(columns + 1, np.uint32)
+    along = np.empty(columns + 1, np.int64)
     for j in range(columns + 1):
-        places[j] = border(left, right, j, columns)
+        place = border(left, right, j, columns)
+        at[j], beside[j], along[j] = place >> 8, min((place >> 8) + 1, SIDE), place & 255
     for i in range(rows + 1):
         y = border(top, bottom, i, rows)
-        row, down = y >> 8, y & 255
-        below = min(row + 1, SIDE)
+        upper, lower, down = sums[y >> 8], sums[min((y >> 8) + 1, SIDE)], y & 255
         for j in range(columns + 1):
-            column, along = places[j] >> 8, places[j] & 255
-            beside = min(column + 1, SIDE)
-            upper = sums[row, column] * (UNIT - along) + sums[row, beside] * along
-            lower = sums[below, column] * (UNIT - along) + sums[below, beside] * along
-            here[j] = upper * (UNIT - down) + lower * down
+            before_it = upper[at[j]] * (UNIT - down) + lower[at[j]] * down
+            behind_it = upper[beside[j]] * (UNIT - down) + lower[beside[j]] * down
+            here[j] = before_it * (UNIT - along[j]) + behind_it * along[j]
         if i > 0:
             for j in range(columns):
                 out[i - 1, j] = here[j + 1] - here[j] - before[j + 1] + before[j]

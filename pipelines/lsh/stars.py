@@ -153,4 +153,4 @@ class Stars:
         if not paths:
             return []
         reports = self._pass(number, LABEL, paths, edges)
-        return [(path, first, last) for r in reports for path, first, last in r.facts.get("spans", ())]
+        return [tuple(span) for r in reports for span in r.facts.get("spans", ())]

@@ -16,7 +16,7 @@ from pipelines.core.identity import id_bytes
 from pipelines.core.shards import read_batches, read_table, take_rows, write_shard
 from pipelines.core.stage import Report
 from pipelines.lsh.config import DedupeConfig
-from pipelines.lsh.groups import Span
+from pipelines.lsh.groups import Span, Task
 from pipelines.lsh.method import Decided, Method
 from pipelines.lsh.methods import method_of
 from pipelines.lsh.nodes import Nodes
@@ -71,12 +71,18 @@ def verdict_rows(decided: Decided, numbering: Nodes) -> Iterator[Keyed]:
         yield batch_element(f"verdicts/{shard.key}", pa.RecordBatch.from_arrays(part, schema=VERDICT_SCHEMA))
 
 
-def verify_task(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Iterator[Keyed]:
+def verify_task(task: Task, numbering: Nodes, scratch: str, config: DedupeConfig) -> Iterator[Keyed]:
+    """Decide on the components of some spans; yield verdicts by shard, and reports."""
+    numbering = numbering.kept_open()
+    for span in task:
+        yield from verify_span(span, numbering, scratch, config)
+
+
+def verify_span(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Iterator[Keyed]:
     """Decide on the components of some rows of a groups file; yield verdicts by shard, and a report."""
-    path, first, last = span
+    path, first, last, _ = span
     groups = read_table(files.join(scratch, path)).slice(first, last - first)
-    method, numbering = method_of(numbering), numbering.kept_open()
-    decided = method.decide(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
+    decided = method_of(numbering).decide(groups["node"].to_numpy(), groups["component"].to_numpy(), numbering, config)
     yield from verdict_rows(decided, numbering)
     yield report_element(Report(f"verify-{path}-{first:012d}", facts={"capped_comparisons": int(decided.capped)}))
 
@@ -139,12 +145,12 @@ def _no_verdicts(key: str) -> Keyed:
 
 
 def build_verify(
-    pipeline: beam.Pipeline, numbering: Nodes, target: Target, scratch: str, config: DedupeConfig, spans: Sequence[Span]
+    pipeline: beam.Pipeline, numbering: Nodes, target: Target, scratch: str, config: DedupeConfig, tasks: Sequence[Task]
 ) -> beam.PCollection:
     """Build the last pipeline: verdicts, then ledger, clusters and surviving records by shard."""
     verdicts = (
         pipeline
-        | "Tasks" >> beam.Create(list(spans))
+        | "Tasks" >> beam.Create(list(tasks))
         | "Verify" >> beam.FlatMap(verify_task, numbering, scratch, config).with_output_types(Keyed)
     )
     if target.materialize:
@@ -157,10 +163,16 @@ def build_verify(
 # --- the same through files, where the verdicts of all shards are more than the memory for a shuffle ------------------
 
 
-def store_verdicts(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Report:
-    """Decide on the components of some rows of a groups file, and write the verdicts of each shard to scratch."""
+def store_verdicts(task: Task, numbering: Nodes, scratch: str, config: DedupeConfig) -> Iterator[Report]:
+    """Decide on the components of some spans, and write the verdicts of each shard to scratch."""
+    numbering = numbering.kept_open()
+    for span in task:
+        yield _store_span(span, numbering, scratch, config)
+
+
+def _store_span(span: Span, numbering: Nodes, scratch: str, config: DedupeConfig) -> Report:
     stored, facts = {}, {}
-    for key, (report, batch) in verify_task(span, numbering, scratch, config):
+    for key, (report, batch) in verify_span(span, numbering, scratch, config):
         if report:
             facts = dict(Report.from_json(report).facts)
         else:
@@ -171,13 +183,13 @@ def store_verdicts(span: Span, numbering: Nodes, scratch: str, config: DedupeCon
 
 
 def build_store(
-    pipeline: beam.Pipeline, numbering: Nodes, scratch: str, config: DedupeConfig, spans: Sequence[Span]
+    pipeline: beam.Pipeline, numbering: Nodes, scratch: str, config: DedupeConfig, tasks: Sequence[Task]
 ) -> beam.PCollection:
     """Build the pipeline that only decides."""
     return (
         pipeline
-        | "Tasks" >> beam.Create(list(spans))
-        | "Verify" >> beam.Map(store_verdicts, numbering, scratch, config).with_output_types(Report)
+        | "Tasks" >> beam.Create(list(tasks))
+        | "Verify" >> beam.FlatMap(store_verdicts, numbering, scratch, config).with_output_types(Report)
     )
 
 

@@ -50,7 +50,7 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
     decided = Dataset.open(str(datasets / "dedupe"))
     read = ReadConfig(id_field="id", task_bytes=60000)
     scratch, config = f"{OUT}/_scratch", IngestConfig(read=read)
-    spans, dedupe_config = [("groups.arrow", 0, 4), ("groups.arrow", 4, 8)], DedupeConfig()
+    verifying, dedupe_config = [(("groups.arrow", 0, 4, 4),), (("groups.arrow", 4, 8, 4),)], DedupeConfig()
     nodes = Nodes(tuple(shards_to_sign(OUT, cleaned, "documents", fixed=False)))
     (whole,), target = plan_rounds(nodes.total, dedupe_config, 0), Target(OUT, cleaned, "documents", True)
     sharded, model, learn = (
@@ -69,7 +69,7 @@ def pipelines_of(datasets: Path, corpus: Path) -> dict[str, Callable[[beam.Pipel
         "dedupe sign": lambda p: build_sign(p, [0], nodes, cleaned, "documents", whole, scratch, dedupe_config),
         "dedupe link": lambda p: build_link(p, nodes, whole, None, scratch, dedupe_config),
         "dedupe stars": lambda p: build_pass(p, ["edges/0.arrow"], "large", 2, range(2), scratch, "stars/000-large"),
-        "dedupe verify": lambda p: build_verify(p, nodes, target, scratch, dedupe_config, spans),
+        "dedupe verify": lambda p: build_verify(p, nodes, target, scratch, dedupe_config, verifying),
         "shard": lambda p: shard.build(p, cleaned, [decided], TEXT, OUT, ShardConfig()),
         "tokenizer count": tasks(tokenizer.count_shard, (sharded, learn)),
         "tokenizer sample": tasks(tokenizer.sample_shard, (sharded, scratch, {"train": {"lib": 1}}, learn)),
@@ -189,7 +189,7 @@ def test_a_template_is_written_through_the_emulator(
     assert "nothing was written" in capsys.readouterr().out
 
 
-def test_the_module_as_a_program_builds_its_job(datasets: Path, tmp_path: Path) -> None:
+def test_the_module_as_a_program_builds_its_job(datasets: Path, gcs: str) -> None:
     """`python -m pipelines.dedupe`: functions of __main__ are pickled by value, which must work too."""
     args = ["--input", str(datasets / "clean"), "--output", OUT, "--runner", "DataflowRunner", *CLOUD, "--dry_run"]
     command = [sys.executable, "-m", "pipelines.dedupe", *args]

@@ -74,7 +74,7 @@ def test_pipelines_write_the_groups_of_the_components_in_memory(stage: StageRun,
         write_shard(scratch, paths[-1], EDGE_SCHEMA, [edge_batch(left[part], right[part])])
     spans = Stars(stage.pipeline, scratch, memory).groups(paths, len(left))
     rows = []
-    for path, first, last in spans:
+    for path, first, last, _ in spans:
         table = read_table(f"{scratch}/{path}").slice(first, last - first)
         rows += list(zip(table["component"].to_pylist(), table["node"].to_pylist(), strict=True))
     nodes, labels = in_memory(left, right)
