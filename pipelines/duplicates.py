@@ -246,6 +246,7 @@ def _example(
         "locator": locators.get(record),
         "action": "kept" if removal < 0 else "removed",
         "similarity": None if removal < 0 else round(float(found.removals.similarity[removal]), 6),
+        "similarity_error": None if removal < 0 else round(float(found.removals.error[removal]), 6),
         "excerpt": None if text is None else excerpt(text),
     }
 

@@ -68,12 +68,16 @@ shingles, {{ row.core|percent }} of them in the core; {{ row.own|percent }} of t
 Cluster <code class="id">{{ row.cluster }}</code></p>
 {% for one in row.examples %}
 <p><span class="{{ one.action }}">{{ one.action }}</span>{% if one.similarity is not none %} at similarity
-{{ one.similarity|round4 }}{% endif %}: <bdi>{{ one.source }}</bdi>,
+{{ one.similarity|round4 }}{% if one.similarity_error %} ± {{ one.similarity_error|round4 }}{% endif %}
+{%- endif %}: <bdi>{{ one.source }}</bdi>,
 <bdi class="id">{{ one.locator or one.id }}</bdi></p>
 {% if one.excerpt is not none %}
 <blockquote dir="auto" lang="{{ one.excerpt|language }}">{{ one.excerpt }}</blockquote>
 {% endif %}
 {% endfor %}
+{% if row.size > row.examples|length %}
+<p class="dim">{{ (row.size - row.examples|length)|number }} more members are not shown.</p>
+{% endif %}
 {% if row.kept_locators|length > 1 %}
 <p>Kept: {% for one in row.kept_locators %}<bdi class="id">{{ one }}</bdi>{{ ", " if not loop.last }}{% endfor %}
 {%- if row.kept > row.kept_locators|length %} and {{ (row.kept - row.kept_locators|length)|number }} more{% endif %}</p>
@@ -83,7 +87,8 @@ Cluster <code class="id">{{ row.cluster }}</code></p>
 <h1>Duplicates</h1>
 <p class="dim">What dedupe removed, and for which records it was kept in their place. Similarity is the Jaccard
 similarity of sets of shingles ({{ config.shingle_size }} tokens each: words, or single characters of scripts without
-spaces), measured between each removed record and the kept one that it names; at least {{ config.threshold }}.</p>
+spaces), measured between each removed record and the kept one that it names; at least {{ config.threshold }}.
+Of records of many shingles it is estimated; the bound of the error stands behind ±.</p>
 <dl>
 <div><dt>records compared</dt><dd>{{ totals.documents|number }}</dd></div>
 <div><dt>removed</dt><dd>{{ totals.removed|number }} ({{ totals.removed|share(totals.documents) }})</dd></div>

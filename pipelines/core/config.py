@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
 import re
@@ -113,11 +114,19 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "unexpected_keyword_argument":
-                lines.append(f"unknown key {key!r}; known keys: {', '.join(known_keys(kind))}")
+                known = known_keys(kind)
+                lines.append(f"unknown key {key!r}; known keys: {', '.join(known)}{_meant(key, known)}")
             else:
                 said = problem["msg"].removeprefix("Value error, ")  # pydantic's words for a ValueError of ours
-                lines.append(f"{key or 'value'}: {said}")
+                lines.append(f"{key}: {said}" if key else said)  # ours name their keys themselves
         raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _meant(key: str, known: Sequence[str]) -> str:
+    """Ask for a known key that resembles an unknown one, or that has its last name."""
+    last = key.rpartition(".")[2]
+    close = [one for one in known if one.rpartition(".")[2] == last] or difflib.get_close_matches(key, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _listed(kind: Any, values: Any) -> Any:

@@ -251,6 +251,7 @@ def test_a_cluster_of_one_form_filled_in_anew_is_boilerplate(tmp_path: Path, dec
     files = written(root, tmp_path / "r7", "--boilerplate", "7", "--top", "1")
     assert json.loads(files["totals.json"])["boilerplate_records"] == 15
     assert b"boilerplate: short" in files["index.html"] and len(json.loads(files["clusters.json"])) == 2
+    assert b"<b>8</b> members" in files["index.html"] and b"5 more members are not shown." in files["index.html"]
 
 
 def test_an_output_without_removals_makes_an_empty_report(tmp_path: Path, decided: Decide) -> None:

@@ -54,6 +54,9 @@ def test_settings_reach_nested_keys_without_a_file() -> None:
     ("text", "message"),
     [
         ("dedupe: {treshold: 0.8}", r"unknown key 'treshold'; known keys: threshold, near"),
+        ("dedupe: {treshold: 0.8}", r"did you mean 'threshold'\?"),
+        ("dedupe: {bands: 3}", r"did you mean 'inner\.bands'\?"),
+        ("dedupe: {xyzzy: 3}", r"known keys: .*title$"),
         ("dedupe: {inner: {band: 1}}", r"unknown key 'inner\.band'; known keys: .*inner\.bands"),
         ("dedupe: {threshold: high}", "threshold: .*number"),
         ("dedupe: {threshold: true}", "threshold: .*number"),
