@@ -88,7 +88,7 @@ Cluster <code class="id">{{ row.cluster }}</code></p>
 <p class="dim">What dedupe removed, and for which records it was kept in their place. Similarity is the Jaccard
 similarity of sets of shingles ({{ config.shingle_size }} tokens each: words, or single characters of scripts without
 spaces), measured between each removed record and the kept one that it names; at least {{ config.threshold }}.
-Of records of many shingles it is estimated; the bound of the error stands behind ±.</p>
+Of records of many shingles it is estimated; the standard error stands behind ±.</p>
 <dl>
 <div><dt>records compared</dt><dd>{{ totals.documents|number }}</dd></div>
 <div><dt>removed</dt><dd>{{ totals.removed|number }} ({{ totals.removed|share(totals.documents) }})</dd></div>
