@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import stat
 import sys
 import textwrap
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -189,9 +191,17 @@ def _truth(raw: str) -> bool:
     return raw.lower() == "true"
 
 
+_PATIENCE = 5.0  # seconds in which a second signal changes nothing: the first is still ending the workers
+_interrupted = -math.inf
+
+
 def _interrupt(*_: object) -> None:
+    global _interrupted
     let_workers_end()
-    raise KeyboardInterrupt
+    before, _interrupted = _interrupted, time.monotonic()
+    if _interrupted - before > _PATIENCE:
+        raise KeyboardInterrupt
+    _interrupted = before
 
 
 class _Pipe(io.RawIOBase):
@@ -230,6 +240,8 @@ def _read_or_not() -> Iterator[None]:
 
 def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
     """Run `body`; turn an error into one line on standard error and an exit code."""
+    global _interrupted
+    _interrupted = -math.inf
     imported()
     quiet(debug)
     if threading.current_thread() is threading.main_thread():
@@ -238,12 +250,13 @@ def guarded(name: str, body: Callable[[], None], *, debug: bool = False) -> int:
             signal.signal(signal.SIGINT, _interrupt)
     try:
         with _read_or_not():
-            body()
+            try:
+                body()
+            except DryRun as end:
+                print(files.redact(str(end)))
     except KeyboardInterrupt:
         print(f"gristmill {name}: interrupted; the output directory is as it was", file=sys.stderr)
         return 130
-    except DryRun as end:
-        print(files.redact(str(end)))
     except Exception as error:
         if debug:
             print(files.redact(traceback.format_exc()), file=sys.stderr, end="")

@@ -50,6 +50,9 @@ class IndexShard:
         return self.earlier.removed_ids(self.key) if self.earlier is not None else pa.array([], pa.binary(16))
 
 
+_MOST_OPEN = 64  # shards that a task keeps open; a system may allow a process 256 files
+
+
 class _KeptOpen(IndexShard):
     @functools.cached_property
     def _reader(self) -> pa.ipc.RecordBatchFileReader:
@@ -70,7 +73,9 @@ class Nodes:
     table: str = DOCUMENTS
 
     def kept_open(self) -> Nodes:
-        """The same for one task, which opens each shard once however often it asks."""
+        """The same for one task, which opens each shard once however often it asks, where they are not too many."""
+        if len(self.shards) > _MOST_OPEN:
+            return self
         shards = tuple(_KeptOpen(s.root, s.key, s.rows, s.fixed, s.earlier) for s in self.shards)
         return Nodes(shards, self.table)
 

@@ -40,7 +40,8 @@ def content_hashes(index: pa.RecordBatch, column: str = "content_hash") -> np.nd
 
 def signed(index: pa.RecordBatch) -> np.ndarray:
     """The signatures of index rows: uint32[n, permutations]."""
-    return index.column("signature").flatten().to_numpy().reshape(len(index), -1)
+    column = index.column("signature")
+    return column.flatten().to_numpy().reshape(len(index), column.type.list_size)  # a shard may be empty
 
 
 def bucket_hashes(index: pa.RecordBatch, bands: range, config: DedupeConfig) -> Iterator[tuple[int, np.ndarray]]:

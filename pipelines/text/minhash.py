@@ -89,15 +89,19 @@ def s_curve_of_two_cuts(similarity: float, bands: int, rows: int) -> float:
     """Compute the probability that a pair of this Jaccard similarity shares a band of either cut.
 
     Both cuts look at the same rows, so they miss together where few rows agree. For each number m of rows that agree,
-    P(m, one cut finds nothing) is a coefficient of a polynomial; given m, the cuts are taken as independent (within
-    0.003 of drawing rows at random, where rows ≤ bands).
+    P(m, one cut finds nothing) is a coefficient of a polynomial; given m, the cuts are taken as independent (14 × 8:
+    within 0.003 of drawing rows at random; 2 × 2: 0.04).
     """
-    agree = np.array([math.comb(rows, m) * similarity**m * (1 - similarity) ** (rows - m) for m in range(rows + 1)])
-    short = agree * (np.arange(rows + 1) < rows)  # a band that is not full
+    if not 0 < similarity < 1:
+        return float(similarity >= 1)
+    m = np.arange(rows + 1)
+    ways = np.array([math.lgamma(rows + 1) - math.lgamma(one + 1) - math.lgamma(rows - one + 1) for one in m])
+    agree = np.exp(ways + m * math.log(similarity) + (rows - m) * math.log1p(-similarity))
+    short = agree * (m < rows)  # a band that is not full
     each, none = np.ones(1), np.ones(1)
     for _ in range(bands):
         each, none = np.convolve(each, agree), np.convolve(none, short)
-    return 1.0 - float(np.sum(none * np.divide(none, each, out=np.zeros_like(none), where=each > 0)))
+    return max(0.0, 1.0 - float(np.sum(none * np.divide(none, each, out=np.zeros_like(none), where=each > 0))))
 
 
 def choose_bands(target: float, recall: float, most: int) -> tuple[int, int]:

@@ -107,6 +107,15 @@ def test_documents_of_another_corpus_are_signed_for_the_comparison(tmp_path: Pat
     assert set(removed(exact)) == {"a-copy"}
 
 
+def test_shards_without_documents_are_compared_too(tmp_path: Path) -> None:
+    old, new, none = (ingested(tmp_path, name, texts) for name, texts in (("old", OLD), ("new", NEW), ("none", {})))
+    run(tmp_path / "d1", [old])
+    expected = removed(run(tmp_path / "d2", [new], against=[tmp_path / "d1"]))
+    assert removed(run(tmp_path / "d3", [new, none], against=[tmp_path / "d1"])) == expected
+    assert removed(run(tmp_path / "d4", [none], against=[tmp_path / "d1"])) == {}
+    assert removed(run(tmp_path / "d5", [new], against=[tmp_path / "d1", none])) == expected
+
+
 @pytest.mark.parametrize("stars", [False, True])
 def test_rounds_and_stars_change_no_byte(tmp_path: Path, stars: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = ingested(tmp_path, "old", OLD, 200), ingested(tmp_path, "new", NEW, 200)

@@ -271,6 +271,8 @@ def test_a_run_that_is_ended_while_its_workers_start_ends_with_them(tmp_path: Pa
                 assert driver.poll() is None
                 time.sleep(0.01)
             driver.send_signal(number)
+            time.sleep(0.2)
+            driver.send_signal(number)  # who is impatient must not have it wait for ever
             _, said = driver.communicate(timeout=60)
         finally:
             driver.kill()

@@ -200,6 +200,13 @@ def test_the_s_curve_of_two_cuts_is_that_of_rows_that_agree_by_chance(bands: int
         assert abs(caught - expected) < 0.01 + 4 * math.sqrt(expected * (1 - expected) / 20_000)
 
 
+@pytest.mark.parametrize(("bands", "rows"), [(2, 2048), (4, 1024), (14, 8)])
+def test_the_s_curve_of_two_cuts_is_a_share_for_bands_of_any_length(bands: int, rows: int) -> None:
+    curve = [s_curve_of_two_cuts(similarity, bands, rows) for similarity in (0.0, 0.3, 0.6, 0.9, 0.9999, 1.0)]
+    assert curve[0] == 0.0 and curve[-1] == 1.0 and all(0 <= share <= 1 for share in curve)
+    assert curve == pytest.approx(sorted(curve), abs=1e-9)
+
+
 def test_a_second_cut_is_left_out_where_it_would_repeat_the_first() -> None:
     assert MinHashConfig().all_bands == 28 and MinHashConfig(cuts=1).all_bands == 14
     assert MinHashConfig(bands=112, rows=1).all_bands == 112 and MinHashConfig(bands=1, rows=8).all_bands == 1
