@@ -198,10 +198,10 @@ _interrupted = -math.inf
 def _interrupt(*_: object) -> None:
     global _interrupted
     let_workers_end()
-    before, _interrupted = _interrupted, time.monotonic()
-    if _interrupted - before > _PATIENCE:
+    now = time.monotonic()
+    if now - _interrupted > _PATIENCE:
+        _interrupted = now
         raise KeyboardInterrupt
-    _interrupted = before
 
 
 class _Pipe(io.RawIOBase):

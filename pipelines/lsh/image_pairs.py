@@ -28,19 +28,17 @@ _HELD = 2 * _PAIRS  # images that are in memory at once: 4 kB each, and as much 
 
 
 class Gathered:
-    """What images are compared by, read from the index by node number; shards stay open while it lives."""
+    """What images are compared by, read from the index by node number."""
 
     def __init__(self, numbering: Nodes, views: np.ndarray) -> None:
-        self._numbering, self._views = numbering, views
-        self._open: dict[tuple[str, str], pa.ipc.RecordBatchFileReader] = {}
+        self._numbering, self._views = numbering.kept_open(), views
 
     def take(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Read thumbnails uint8[n, 4096] and fine hashes uint64[n, 4], and make both arrays of `coarse_views`."""
         thumbnails = np.empty((len(nodes), THUMBNAIL_SIDE**2), np.uint8)
         fine = np.empty((len(nodes), WORDS), np.uint64)
         for shard, where, rows in self._numbering.by_shard(nodes):
-            reader = self._open.get(shard.place) or self._open.setdefault(shard.place, shard.open())
-            for batch, inside, taken in batches_with(reader, rows):
+            for batch, inside, taken in batches_with(shard.open(), rows):
                 thumbnails[where[inside]] = thumbnail_values(batch.column("thumbnail"))[taken]
                 fine[where[inside]] = batch.column("fine_hash").flatten().to_numpy().reshape(-1, WORDS)[taken]
         return thumbnails, fine, *coarse_views(thumbnails, self._views)

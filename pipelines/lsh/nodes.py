@@ -30,11 +30,6 @@ class IndexShard:
     fixed: bool = False
     earlier: Dataset | None = None
 
-    @property
-    def place(self) -> tuple[str, str]:
-        """What tells it from others: its directory and its key."""
-        return self.earlier.roots[0] if self.earlier is not None else self.root, self.key
-
     def open(self) -> pa.ipc.RecordBatchFileReader:
         """Open the shard by its footer, memory-mapped.
 
@@ -74,7 +69,7 @@ class Nodes:
 
     def kept_open(self) -> Nodes:
         """The same for one task, which opens each shard once however often it asks, where they are not too many."""
-        if len(self.shards) > _MOST_OPEN:
+        if len(self.shards) > _MOST_OPEN or any(isinstance(shard, _KeptOpen) for shard in self.shards):
             return self
         shards = tuple(_KeptOpen(s.root, s.key, s.rows, s.fixed, s.earlier) for s in self.shards)
         return Nodes(shards, self.table)

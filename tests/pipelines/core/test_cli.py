@@ -233,6 +233,15 @@ def test_a_run_ends_well_though_nobody_reads_what_it_prints(tmp_path: Path) -> N
     assert Dataset.open(str(tmp_path / "out")).books["s"].kept == 50
 
 
+def test_a_dry_run_ends_well_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out", "--dry_run")
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr, (tmp_path / "out").exists()) == (0, "", False)
+
+
 def test_a_run_ends_well_without_any_console(tmp_path: Path) -> None:
     command = _ingest(_records(tmp_path / "in.jsonl"), tmp_path / "out")
     done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], check=False)
