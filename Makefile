@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The lock pins versions; torch comes first and alone, so that pip does not look for another build of it.
-# Bytecode is left to the first import: most of what is installed is never imported.
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements.lock
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONHASHSEED := 0
+# Where it is set, every process compiles our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: repro test lint bench clean lock
 
@@ -15,9 +16,9 @@ repro: $(VENV)/.repro
 	@cat reports/summary.txt
 	@echo "images: reports/images/index.html, reports/vision_test/metrics.json"
 
-# More processes than cores: many tests wait, for processes of their own or for time to pass.
+# One process a core: most tests wait for processes of their own.
 test: lint
-	python -m pytest --numprocesses $$(python -c 'import os; print(min(4, os.cpu_count() + 1))')
+	python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: $(VENV)/.test
 	ruff check .
@@ -35,10 +36,10 @@ clean:
 lock: $(VENV)/.test
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
 
+# The pip that older Pythons bring takes four times as long to look at two hundred packages.
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Gristmill needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	# The pip that older Pythons bring takes four times as long to look at two hundred packages.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25'
 	touch $@
 

@@ -89,6 +89,11 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def _users_own() -> dict[str, str]:
+    """The environment, without what would have a checkout compiled anew by every process, and installed peers not."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def measure(
     command: list[str], timeout: float | None = None, environment: dict[str, str] | None = None, cwd: str | None = None
 ) -> Measured:
@@ -107,7 +112,7 @@ def measure(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_HUGE_PAGES | os.environ | (environment or {}),
+            env=_HUGE_PAGES | _users_own() | (environment or {}),
             cwd=cwd,
         )
         poller = select.poll()
