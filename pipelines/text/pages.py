@@ -23,7 +23,6 @@ GROUPS: dict[str, dict[str, str]] = {
     "fineweb": web.FINEWEB_DOCS,
     "c4": web.C4_DOCS,
 }
-_STOPS = web.stop_words()
 
 
 def page_signals(texts: pa.Array, groups: Collection[str]) -> dict[str, np.ndarray]:
@@ -38,7 +37,7 @@ def page_signals(texts: pa.Array, groups: Collection[str]) -> dict[str, np.ndarr
     values = np.zeros((len(texts), len(names)), np.float64)
     if names:
         chosen = np.array([group in groups for group in GROUPS])
-        _measure(data, offsets, tuple(lexicon()), _STOPS, web.PHRASES, chosen, values)
+        _measure(data, offsets, tuple(lexicon()), web.stop_words(), web.PHRASES, chosen, values)
     return {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(names)}
 
 

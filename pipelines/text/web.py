@@ -6,6 +6,8 @@ section 2.2, and c4_utils.py of TensorFlow Datasets. Counted as datatrove 0.10.1
 
 from __future__ import annotations
 
+import functools
+
 import numba
 import numpy as np
 
@@ -82,6 +84,7 @@ def _codes(text: str) -> np.ndarray:
     return np.array([ord(char) for char in text], np.int32)
 
 
+@functools.cache
 def stop_words() -> tuple[np.ndarray, np.ndarray]:
     """A hash table of the stop words, uint64, and the number that each counts as: English from 0, Chinese from 32."""
     numbers = {word: i for i, word in enumerate(ENGLISH_STOP_WORDS)}
