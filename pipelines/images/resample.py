@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipelines.images.pixels import pixels
+
 Box = tuple[float, float, float, float]
 _Weights = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
@@ -50,17 +52,33 @@ def resize(
     left, top, right, bottom = np.array(box, np.float32).tolist()
     if image.size == size and (left, top, right, bottom) == (0, 0, *size):
         return image.copy()
-    raw, dtype = ("L", np.uint8) if image.mode == "L" else ("RGBX", np.uint32)
-    pixels: npt.NDArray[Any] = np.frombuffer(image.tobytes("raw", raw), dtype).reshape(image.height, image.width)
-    if (left, right, size[0]) != (0, image.width, image.width):
-        pixels = _sum_rows(pixels.T, _weights(image.width, left, right, size[0], number)).T
-    if (top, bottom, size[1]) != (0, image.height, image.height):
-        pixels = _sum_rows(pixels, _weights(image.height, top, bottom, size[1], number))
-    return Image.frombytes(image.mode, size, np.ascontiguousarray(pixels), "raw", raw)
+    made = _resized(pixels(image).T, size, (left, top, right, bottom), number)
+    return Image.frombytes(image.mode, size, made, "raw", "L" if image.mode == "L" else "RGBX")
 
 
-def _sum_rows(pixels: npt.NDArray[Any], weights: _Weights) -> npt.NDArray[Any]:
-    rows = np.ascontiguousarray(pixels)
+def squeeze(
+    columns: npt.NDArray[np.uint8], height: int, size: tuple[int, int], kind: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    """Resize grey values without shrinking by whole numbers first: uint8, row by row.
+
+    columns: uint8[width, height or more], see `pixels.grey_columns`.
+    """
+    across = _sum_rows(columns, _weights(len(columns), 0.0, float(len(columns)), size[0], int(kind)))
+    return _sum_rows(across.T[:height], _weights(height, 0.0, float(height), size[1], int(kind)))
+
+
+def _resized(columns: npt.NDArray[Any], size: tuple[int, int], box: Box, kind: int) -> npt.NDArray[Any]:
+    (left, top, right, bottom), (width, height) = box, columns.shape
+    if (left, right, size[0]) != (0, width, width):
+        columns = _sum_rows(columns, _weights(width, left, right, size[0], kind))
+    rows = columns.T
+    if (top, bottom, size[1]) != (0, height, height):
+        rows = _sum_rows(rows, _weights(height, top, bottom, size[1], kind))
+    return np.ascontiguousarray(rows)
+
+
+def _sum_rows(values: npt.NDArray[Any], weights: _Weights) -> npt.NDArray[Any]:
+    rows = np.ascontiguousarray(values)
     out = np.empty((len(weights[0]), rows.shape[1]), rows.dtype)
     _weigh(rows.view(np.uint8), *weights, out.view(np.uint8))
     return out

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pipelines.images import resample
 from pipelines.images.config import THUMBNAIL_SIDE
+from pipelines.images.pixels import grey_columns, rgb_bytes
 
 # JPEGs are decoded for the thumbnail by 1/2, 1/4 or 1/8 where both sides then still have this many pixels. A fixed
 # number: thumbnails of one image must be the same whatever size the output has.
@@ -21,6 +22,8 @@ def thumbnail(image: Image.Image) -> bytes:
     with BOX by 1.4, since Pillow's takes every pixel wholly or not at all.
     """
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    if image.mode == "RGB" and THUMBNAIL_SIDE not in image.size and max(image.size) < 2 * _GAP * THUMBNAIL_SIDE:
+        return resample.squeeze(grey_columns(image), image.height, size, Image.Resampling.HAMMING).tobytes()
     grey = image if image.mode == "L" else image.convert("L")
     return resample.resize(grey, size, Image.Resampling.HAMMING, None, _GAP).tobytes()
 
@@ -30,7 +33,7 @@ def pixel_hash(image: Image.Image) -> bytes:
 
     The bytes are row by row, red, green and blue of each pixel; grey counts as three equal ones.
     """
-    return _hash(image.size, (image if image.mode == "RGB" else image.convert("RGB")).tobytes())
+    return _hash(image.size, rgb_bytes(image if image.mode == "RGB" else image.convert("RGB")).data)
 
 
 def stream_hash(upright: tuple[int, int], orientation: int, stream: bytes) -> bytes:
@@ -42,7 +45,7 @@ def stream_hash(upright: tuple[int, int], orientation: int, stream: bytes) -> by
     return _hash(upright, b"jpeg%d" % orientation, stream)
 
 
-def _hash(size: tuple[int, int], *parts: bytes) -> bytes:
+def _hash(size: tuple[int, int], *parts: bytes | memoryview) -> bytes:
     digest = xxhash.xxh3_128("{}×{}".format(*size).encode())
     for part in parts:
         digest.update(part)
