@@ -22,7 +22,9 @@ _QUICK = 9  # bits of the codes that are found at once
 _BEYOND = 1 << _QUICK  # places in the row of a table
 _PLACE = _BEYOND + 17
 _SYMBOLS = _PLACE + 17
-_ROW = _SYMBOLS + 256
+_AHEAD = 11  # bits of the coefficients that are passed over at once
+_PASSED = _SYMBOLS + 256
+_ROW = _PASSED + (1 << _AHEAD)
 _READ_ONLY = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 # Signatures: compiled, or taken from numba's cache, when this is imported, as in `resample`.
 _PEEKED = numba.types.UniTuple(numba.int64, 4)
@@ -137,6 +139,8 @@ def _lookup(tables: tuple[bytes, ...]) -> npt.NDArray[np.int32]:
     for row, table in zip(found, tables, strict=True):
         if table:
             _filled(table, row)
+            if max(table[16:], default=0) > 15:  # else of DC, or of next to nothing
+                _look_ahead(row)
     return found
 
 
@@ -154,7 +158,7 @@ def _fill_table(row: Any, counts: Any, symbols: Any) -> bool:
 
     A row is small, so that it stays in the processor's nearest cache: for the next _QUICK bits, length of the code << 8
     | its symbol, 0 where it is longer; then for each greater length the first 16 bits that are beyond its codes, and
-    what to add to a code for the place of its symbol; then the symbols.
+    what to add to a code for the place of its symbol; then the symbols. What `_look_ahead` adds comes behind.
     """
     row[:] = 0
     code, at = 0, 0
@@ -173,6 +177,21 @@ def _fill_table(row: Any, counts: Any, symbols: Any) -> bool:
             row[_PLACE + length] = first
         code <<= 1
     return True
+
+
+@numba.njit(numba.void(numba.int32[::1]), nogil=True, cache=True)
+def _look_ahead(row: Any) -> None:
+    """Add to an AC table what whole coefficients _AHEAD bits hold: places in the block << 8 | bits; 0 for none."""
+    for bits in range(1 << _AHEAD):
+        ahead, taken, places = bits << (16 - _AHEAD), 0, 0
+        while True:
+            entry = int(row[(ahead << taken & 0xFFFF) >> (16 - _QUICK)])
+            length, zeros = (entry >> 8) + (entry & 15), entry >> 4 & 15
+            ends = entry & 15 == 0 and zeros < 15  # the block, or this is no code
+            if ends or taken + length > _AHEAD:
+                break
+            taken, places = taken + length, places + zeros + 1
+        row[_PASSED + bits] = places << 8 | taken
 
 
 @numba.njit(numba.int64(numba.int32[::1], numba.int64), nogil=True, cache=True)
@@ -259,6 +278,12 @@ def _follow(
                 if run == 0:
                     while index <= end:
                         at, held, bits, lacking = _fill(data, at, held, bits, lacking)
+                        if kind == _SEQUENTIAL:
+                            passed = int(tables[ac, _PASSED + ((held >> (bits - _AHEAD)) & ((1 << _AHEAD) - 1))])
+                            if passed > 0 and index + (passed >> 8) <= 64:
+                                bits -= passed & 255
+                                index += passed >> 8
+                                continue
                         entry = _code(tables[ac], (held >> (bits - 16)) & 0xFFFF)
                         if entry == 0:
                             return -1

@@ -82,6 +82,20 @@ def test_codes_are_found_as_annex_c_assigns_them(counts: list[int], seed: int) -
         ):
             found = [entry for c, entry in codes.items() if f"{bits:016b}".startswith(c)]
             assert huffman._code(row, bits) == (found[0] if found else 0)
+        huffman._look_ahead(row)
+        passed = row[huffman._PASSED :]
+        assert passed.tolist() == [whole_coefficients(codes, f"{bits:011b}") for bits in range(1 << 11)]
+
+
+def whole_coefficients(codes: dict[str, int], bits: str) -> int:
+    """Places << 8 | bits of the coefficients that begin `bits` and end in it; codes beyond nine bits are not known."""
+    places, at = 0, 0
+    while True:
+        found = [entry for c, entry in codes.items() if len(c) <= 9 and bits.startswith(c, at)]
+        zeros, size = (found[0] >> 4 & 15, found[0] & 15) if found else (0, 0)
+        if ((size, zeros) != (0, 15) and size == 0) or at + (found[0] >> 8) + size > len(bits):
+            return places << 8 | at
+        places, at = places + zeros + 1, at + (found[0] >> 8) + size
 
 
 def test_what_cannot_be_followed_is_encoded_anew() -> None:
