@@ -1,13 +1,14 @@
 """Measure near-duplicate detection of images: recall of generated copies, pairs among others, and speed.
 
-    python benchmarks/image_dedupe.py [recall] [pairs] [speed] [--images 600] [--peer PYTHON] [--keep DIR]
+    python benchmarks/image_dedupe.py [recall] [pairs] [speed] [--images 600] [--peer PYTHON] [--repeats 5] [--keep DIR]
 
 recall: copies of some photographs, made in the ways of image_copies.py, go through `ingest --images`, `clean` and
 `dedupe` as a user runs them; a copy is found where it is in the cluster of its original. pairs: what dedupe removes of
 Caltech 101 as it is, with the similarity. speed: 10,000 files, all photographs and seeded copies of them, from the
 files to the pairs: ingest, clean and dedupe here, PHash's encode_images and find_duplicates of imagededup there, where
---peer names a Python that has it (see peers/run_imagededup.py), 2 cores each. Recall is counted alike: a copy is found
-where the pairs connect it to its original. Pairs also connect different photographs: `joined` counts these.
+--peer names a Python that has it (see peers/run_imagededup.py), 2 cores each; in turn, --repeats times. Recall is
+counted alike: a copy is found where the pairs connect it to its original. Pairs also connect different photographs:
+`joined` counts these.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import pyarrow.dataset as ds
 from image_copies import CALTECH, COPIES, CORNER_COPIES, SIDE_COPIES, TURNED_COPIES, caltech, decoded, write_folder
@@ -135,7 +138,9 @@ def ten_thousand() -> list[tuple[str, bytes]]:
     return [*((f"original/{name}", data) for name, data in originals), *zip(names, made, strict=True)]
 
 
-def _judge(label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[str], *took: Measured) -> None:
+def _judge(
+    label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[str], seconds: tuple[float, float]
+) -> None:
     """Print a row: `of` is the cluster of each file that has one."""
     copies = [tuple(name.split("/", 1)) for name in names if not name.startswith("original/")]
     found = sum(of.get(f"{kind}/{name}", "none") == of.get(f"original/{name}") for kind, name in copies)
@@ -143,34 +148,48 @@ def _judge(label: str, of: dict[str, str] | dict[str, bytes], names: Sequence[st
     for name in names:
         members.setdefault(of.get(name, name), set()).add(name.split("/", 1)[1])
     joined = sum(len(one) - 1 for one in members.values() if len(one) > 1)
-    wall, cpu = sum(one.wall for one in took), sum(one.cpu for one in took)
+    wall, cpu = seconds
     speeds = f"{wall:.1f} | {cpu:.1f} | {len(names) / wall:,.0f}"
     print(f"| {label} | {speeds} | {found / len(copies):.3f} | {joined} |", flush=True)
 
 
-def measure_speed(root: Path, peer: str | None) -> None:
-    """Print seconds and recall of both."""
+def measure_speed(root: Path, peer: str | None, repeats: int) -> None:
+    """Print seconds and recall of both, run in turn: the medians, and the ratio of each pair of runs."""
     folder, images = root / "speed", ten_thousand()
-    names = [name for name, _ in images]
+    names, script = [name for name, _ in images], Path(__file__).parent / "peers" / "run_imagededup.py"
     prepare(folder, images)  # the first run compiles
     run("dedupe", folder / "clean", folder / "warm")
+    ours: list[tuple[Measured, Measured, Measured]] = []
+    theirs: dict[str, list[Measured]] = {"10": [], "0": []} if peer else {}
+    for _ in range(repeats):
+        for old in ("ingest-again", "clean-again", "dedupe"):  # an output that is there is not made again
+            shutil.rmtree(folder / old, ignore_errors=True)
+        ingested = run("ingest", folder / "files", folder / "ingest-again", "--images", "--source", "files")
+        cleaned = run("clean", folder / "ingest-again", folder / "clean-again")
+        ours.append((ingested, cleaned, run("dedupe", folder / "clean-again", folder / "dedupe")))
+        for distance, took in theirs.items():
+            pairs = str(folder / f"pairs-{distance}.json")
+            arguments = [str(folder / "files"), pairs, "--cores", CORES, "--distance", distance]
+            took.append(measure([str(peer), str(script), *arguments]))
     print(f"\n| {len(images):,} images, {CORES} cores | s | CPU s | images/s | recall | joined |")
     print("|---|---:|---:|---:|---:|---:|")
-    ingested = run("ingest", folder / "files", folder / "ingest-again", "--images", "--source", "files")
-    cleaned = run("clean", folder / "ingest-again", folder / "clean-again")
-    deduped = run("dedupe", folder / "clean-again", folder / "dedupe")
     of = clusters(folder, folder / "dedupe")
-    _judge("gristmill ingest + clean + dedupe", of, names, ingested, cleaned, deduped)
-    _judge("gristmill clean + dedupe", of, names, cleaned, deduped)
-    _judge("gristmill dedupe alone", of, names, deduped)
-    if peer:
-        script = Path(__file__).parent / "peers" / "run_imagededup.py"
-        for distance in ("10", "0"):
-            pairs = folder / f"pairs-{distance}.json"
-            command = [peer, str(script), str(folder / "files"), str(pairs), "--cores", CORES, "--distance", distance]
-            took = measure(command)
-            one = connected(tuple(pair) for pair in json.loads(pairs.read_text()))
-            _judge(f"imagededup PHash, distance {distance}", one, names, took)
+    for first, label in enumerate(("ingest + clean + dedupe", "clean + dedupe", "dedupe alone")):
+        _judge(f"gristmill {label}", of, names, _median([one[first:] for one in ours]))
+    for distance, took in theirs.items():
+        linked = json.loads((folder / f"pairs-{distance}.json").read_text())
+        one = connected(tuple(pair) for pair in linked)
+        _judge(f"imagededup PHash, distance {distance}", one, names, _median([(single,) for single in took]))
+    for distance, took in theirs.items():
+        for first, label in enumerate(("ingest + clean + dedupe", "clean + dedupe")):
+            ratios = [peer.wall / sum(one.wall for one in own[first:]) for own, peer in zip(ours, took, strict=True)]
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(f"imagededup at distance {distance} / gristmill {label}: {median(ratios):.2f} ({each})", flush=True)
+
+
+def _median(runs: Sequence[Sequence[Measured]]) -> tuple[float, float]:
+    """The median of seconds by the clock, and of CPU seconds, of runs of one or more commands each."""
+    return median(sum(one.wall for one in run) for run in runs), median(sum(one.cpu for one in run) for run in runs)
 
 
 def main() -> int:
@@ -179,6 +198,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=["recall", "pairs", "speed", []])
     parser.add_argument("--images", type=int, default=600, help="photographs that copies are made of for the recall")
     parser.add_argument("--peer", help="a Python that has imagededup 0.3.3")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each in turn, for the speed")
     parser.add_argument("--keep", type=Path, help="write what is made here, and keep it")
     args = parser.parse_args()
     if not CALTECH.exists():
@@ -193,7 +213,7 @@ def main() -> int:
         if "pairs" in parts:
             measure_pairs(root)
         if "speed" in parts:
-            measure_speed(root, args.peer)
+            measure_speed(root, args.peer, args.repeats)
     return 0
 
 
