@@ -4,8 +4,8 @@ import bz2
 import gzip
 import io
 import random
-import time
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
@@ -101,7 +101,9 @@ def test_memory_is_bounded_by_what_is_looked_back_on(monkeypatch: pytest.MonkeyP
     assert last == b"REC1" and peak < 12 << 20
 
 
-def test_false_magic_numbers_do_not_cost_more_than_the_file() -> None:
-    begin = time.perf_counter()
-    raw = gzip.compress(b"REC0") + b"\x1f\x8b\x08\0" * 500_000 + gzip.compress(b"REC1")
-    assert pieces(raw, "x.gz")[0] == b"REC0" and time.perf_counter() - begin < 20
+def test_false_magic_numbers_take_linear_time(linear_time: Callable[..., None]) -> None:
+    def check(count: int) -> None:
+        raw = gzip.compress(b"REC0") + b"\x1f\x8b\x08\0" * count + gzip.compress(b"REC1")
+        assert pieces(raw, "x.gz")[0] == b"REC0"
+
+    linear_time(check, 500_000)
