@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ def captioned(locator: str, seed: int, caption: str | None, source: str = "s", s
     return picture(locator, photo(seed, (160 - size, 120 - size)), source=source)._replace(caption=caption)
 
 
-def jaccard(a: str, b: str, size: int = 3) -> float:
-    one, two = set(shingles(a, size)), set(shingles(b, size))
+@cache
+def shingle_set(caption: str) -> set[str]:
+    return set(shingles(caption, 3))
+
+
+def jaccard(a: str, b: str) -> float:
+    one, two = shingle_set(a), shingle_set(b)
     return len(one & two) / len(one | two)
 
 
