@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import re
+import sys
 from collections.abc import Sequence
 
 _COMMAND = re.compile(r"pipelines(\.\w+)?|pipelines\.core\.worker")  # modules that are run, and call `imported`
@@ -32,10 +34,26 @@ def imported() -> None:
 
     When the process ends, nothing is looked through either, and so taken apart piece by piece: the system has it back
     at once. (Both together are 0.9 of 2.3 seconds that `clean` took to begin and to end.)
+
+    Nor does numba look for a BLAS, see below.
     """
     global _waits
     if _waits:
         _waits = False
+        _without_blas()
         gc.freeze()
         gc.enable()
         atexit.register(gc.freeze)
+
+
+def _without_blas() -> None:
+    """Let numba find no BLAS: it would import scipy.linalg to look for one when the first kernel comes from its cache.
+
+    No kernel of ours multiplies matrices, and that takes a fifth of a second. Others may import SciPy as ever.
+    """
+    if "numba" in sys.modules and "scipy.linalg" not in sys.modules:
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("numba.np.arraymath")  # who looks, once
+        finally:
+            del sys.modules["scipy.linalg"]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,21 @@ def test_it_is_off_while_a_command_imports_and_for_nobody_else(tmp_path: Path, r
 )
 def test_no_command_is_left_without_a_collector(path: Path) -> None:
     assert re.search(r"\b(guarded|imported|StageCommand)\(", path.read_text())
+
+
+def test_a_kernel_imports_no_scipy_and_others_may_as_ever() -> None:
+    pytest.importorskip("scipy", reason="there is none to be imported")
+    program = """
+        import sys
+        from pipelines.core.start import imported, importing
+        importing()
+        import numpy as np
+        from pipelines.images.hashing import deviations
+        imported()
+        print(deviations(np.zeros((1, 4096), np.uint8)), "scipy.linalg" in sys.modules)
+        import scipy.linalg
+        print(scipy.linalg.norm([3, 4]))
+    """
+    run = [sys.executable, "-c", textwrap.dedent(program)]
+    found = subprocess.run(run, cwd=PIPELINES.parent, capture_output=True, text=True, check=True)
+    assert found.stdout == "[0.] False\n5.0\n"
