@@ -56,7 +56,7 @@ def coarse_views(thumbnails: np.ndarray, views: np.ndarray) -> tuple[np.ndarray,
 def _coarse(thumbnails, views):  # type: ignore[no-untyped-def]
     count, kinds = thumbnails.shape[0], views.shape[0]
     out, norms = np.empty((count, kinds, COARSE * COARSE), np.int16), np.empty((count, kinds), np.float64)
-    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((COARSE, COARSE), np.int64)
+    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((COARSE, COARSE), np.int64)
     values, across = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE + 2, COARSE), np.int32)
     for i in range(count):
         turned = -1
@@ -107,17 +107,17 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of the grey values inside the ring: int32[16, 16] or int32[32, 32] each."""
     inner = a.shape[0] - 2 * RING
     size = np.int64(inner * inner)
-    sum_a, sum_b, aa, bb, ab = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    # Sums are of at most 30² products of 1020²: below 2^30, and 32 bits go through vector instructions.
+    sum_a, sum_b, aa, bb, ab = np.int32(0), np.int32(0), np.int32(0), np.int32(0), np.int32(0)
     for i in range(RING, RING + inner):
+        one, other = a[i], b[i]
         for j in range(RING, RING + inner):
-            x, y = np.int64(a[i, j]), np.int64(b[i, j])
-            sum_a += x
-            sum_b += y
-            aa += x * x
-            bb += y * y
-            ab += x * y
-    spread = np.sqrt(np.float64(size * aa - sum_a * sum_a)) * np.sqrt(np.float64(size * bb - sum_b * sum_b))
-    return np.float64(size * ab - sum_a * sum_b) / spread if spread > 0 else 0.0
+            x, y = one[j], other[j]
+            sum_a, sum_b = np.int32(sum_a + x), np.int32(sum_b + y)
+            aa, bb, ab = np.int32(aa + x * x), np.int32(bb + y * y), np.int32(ab + x * y)
+    all_a, all_b = np.int64(sum_a), np.int64(sum_b)
+    spread = np.sqrt(np.float64(size * aa - all_a * all_a)) * np.sqrt(np.float64(size * bb - all_b * all_b))
+    return np.float64(size * ab - all_a * all_b) / spread if spread > 0 else 0.0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -170,24 +170,20 @@ def _fitted(own, whole, sums, start, cells, limits):  # type: ignore[no-untyped-
     own, sums: integrals of the whole image and of the other one. whole: grey values of the former. It is fitted until
     it is good enough, and no longer.
     """
-    fitted = np.empty((CELLS, CELLS), np.int32)
-    greys(sums, start[0], start[1], start[2], start[3], SCALE, cells, fitted)
-    found = detail_agreement(whole, fitted)
-    good = _accepted(found, limits[0], limits[1])
-    if good >= 0 or found[0] < _DETAIL_GATES[0]:
-        return good
-    box = start.copy()
+    fitted, box = np.empty((CELLS, CELLS), np.int32), start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
     greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
-    _fit(few, sums, box, 0, len(_STEPS) - 1, few_cells, np.empty((COARSE, COARSE), np.int32))
-    greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    found = detail_agreement(whole, fitted)
-    good = _accepted(found, limits[0], limits[1])
-    if good >= 0 or found[0] < _DETAIL_GATES[1]:
-        return good
-    _fit(whole, sums, box, len(_STEPS) - 1, len(_STEPS), cells, fitted)
-    greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
-    return _accepted(detail_agreement(whole, fitted), limits[0], limits[1])
+    tried, last, good = np.empty((COARSE, COARSE), np.int32), len(_STEPS) - 1, -1.0
+    for stage in range(3):  # as it is, fitted on few cells, and on all: a loop, since compilers copy what is called
+        if stage > 0:
+            first, grid, room, trial = (0, few, few_cells, tried) if stage == 1 else (last, whole, cells, fitted)
+            _fit(grid, sums, box, first, last if stage == 1 else last + 1, room, trial)
+        greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
+        found = detail_agreement(whole, fitted)
+        good = _accepted(found, limits[0], limits[1])
+        if good >= 0 or stage == 2 or found[0] < _DETAIL_GATES[stage]:
+            break
+    return good
 
 
 @numba.njit(nogil=True, cache=True)
@@ -224,7 +220,7 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     distance = hash_distance(fine[a], fine[b])
     if max(fits_a, fits_b) < _GATE and distance > limits[2]:
         return NOT_SIMILAR, 0.0
-    sums_a, sums_b = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((SIDE + 1, SIDE + 1), np.int64)
+    sums_a, sums_b = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((SIDE + 1, SIDE + 1), np.int32)
     cells = np.empty((CELLS, CELLS), np.int64)
     whole_a, whole_b = np.empty((CELLS, CELLS), np.int32), np.empty((CELLS, CELLS), np.int32)
     integral(thumbnails[a], 0, sums_a)
@@ -233,13 +229,14 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     greys(sums_b, 0, 0, FULL, FULL, SCALE, cells, whole_b)
     best = _accepted(detail_agreement(whole_a, whole_b), limits[0], limits[1])
     if best < 0 and max(fits_a, fits_b) >= _GATE:
-        turned = np.empty((SIDE + 1, SIDE + 1), np.int64)
-        if fits_b >= fits_a:
-            integral(thumbnails[b], views[view_b, 4], turned)
-            best = max(best, _fitted(sums_a, whole_a, turned, views[view_b, :4], cells, limits))
-        if fits_a >= fits_b:
-            integral(thumbnails[a], views[view_a, 4], turned)
-            best = max(best, _fitted(sums_b, whole_b, turned, views[view_a, :4], cells, limits))
+        turned = np.empty((SIDE + 1, SIDE + 1), np.int32)
+        for turn in range(2):
+            fits, rest = (fits_b, fits_a) if turn == 0 else (fits_a, fits_b)
+            if fits >= rest:
+                own, whole, other = (sums_a, whole_a, b) if turn == 0 else (sums_b, whole_b, a)
+                view = views[view_b if turn == 0 else view_a]
+                integral(thumbnails[other], view[4], turned)
+                best = max(best, _fitted(own, whole, turned, view[:4], cells, limits))
     if best >= 0:
         return CORRELATED, best
     if distance <= limits[2] and _accepted(uncovered_agreement(whole_a, whole_b), limits[3], limits[1] / _BESIDE) >= 0:

@@ -33,10 +33,22 @@ def fine_hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 def deviations(thumbnails: np.ndarray) -> np.ndarray:
     """The standard deviation of each thumbnail's grey values: float32[n]."""
-    values = thumbnails.astype(np.int64)
     size = SIDE * SIDE
-    variance = size * (values * values).sum(axis=1) - values.sum(axis=1) ** 2
-    return (np.sqrt(variance.astype(np.float64)) / size).astype(np.float32)
+    sums, squares = _moments(thumbnails)
+    return (np.sqrt((size * squares - sums**2).astype(np.float64)) / size).astype(np.float32)  # type: ignore[no-any-return]
+
+
+@numba.njit(nogil=True, cache=True)
+def _moments(thumbnails):  # type: ignore[no-untyped-def]
+    """The sums of the values of each thumbnail, and of their squares: int64[n] each."""
+    sums, squares = np.empty(len(thumbnails), np.int64), np.empty(len(thumbnails), np.int64)
+    for i in range(len(thumbnails)):
+        values, sum_, square = thumbnails[i], np.int32(0), np.int32(0)
+        for k in range(len(values)):
+            value = np.int32(values[k])
+            sum_, square = np.int32(sum_ + value), np.int32(square + value * value)  # 4096 · 255²: below 2^28
+        sums[i], squares[i] = sum_, square
+    return sums, squares
 
 
 def band_keys(hashes: np.ndarray, band: int) -> np.ndarray:
@@ -70,7 +82,7 @@ def _bits(cells, left, top, right, bottom, words, doubt):  # type: ignore[no-unt
 def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
     count, kinds = thumbnails.shape[0], views.shape[0]
     out = np.empty((count, kinds), np.uint64)
-    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((8, 9), np.int64)
+    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((8, 9), np.int64)
     words, doubt, least = np.empty(1, np.uint64), np.empty(64, np.float64), np.empty(64, np.float64)
     for i in range(count):
         turned = -1
@@ -105,7 +117,7 @@ def _least_certain(doubt):  # type: ignore[no-untyped-def]
 def _hash_fine(thumbnails):  # type: ignore[no-untyped-def]
     count = thumbnails.shape[0]
     out = np.empty((count, WORDS), np.uint64)
-    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int64), np.empty((16, 17), np.int64)
+    sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((16, 17), np.int64)
     doubt = np.empty(256, np.float64)
     for i in range(count):
         integral(thumbnails[i], 0, sums)

@@ -76,7 +76,7 @@ def wholes(views: np.ndarray) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True)
 def integral(thumbnail: np.ndarray, turn: int, sums: np.ndarray) -> None:
-    """Write the sums of all pixels above and left of each corner of a turned thumbnail: int64[65, 65].
+    """Write the sums of all pixels above and left of each corner of a turned thumbnail: int32[65, 65].
 
     thumbnail: uint8[4096], row by row.
     """
@@ -85,7 +85,7 @@ def integral(thumbnail: np.ndarray, turn: int, sums: np.ndarray) -> None:
     for x in range(SIDE + 1):
         sums[0, x] = 0
     for y in range(SIDE):
-        row = np.int64(0)
+        row = np.int32(0)
         sums[y + 1, 0] = 0
         for x in range(SIDE):
             # where the pixel (y, x) of the turned image stands in the mirrored one: as numpy's rot90
@@ -117,20 +117,22 @@ def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
     corners give the sum under a border at any place, exactly.
     """
     rows, columns = out.shape
+    line = np.empty(SIDE + 2, np.int32)  # the sums above one border, and the last of them once more
     before, here = np.zeros(columns + 1, np.int64), np.empty(columns + 1, np.int64)
     # Places are unsigned: a negative one would count from the end, which takes longer to rule out than to look up.
-    at, beside = np.empty(columns + 1, np.uint32), np.empty(columns + 1, np.uint32)
-    along = np.empty(columns + 1, np.int64)
+    at, along = np.empty(columns + 1, np.uint32), np.empty(columns + 1, np.int64)
     for j in range(columns + 1):
         place = border(left, right, j, columns)
-        at[j], beside[j], along[j] = place >> 8, min((place >> 8) + 1, SIDE), place & 255
+        at[j], along[j] = place >> 8, place & 255
     for i in range(rows + 1):
         y = border(top, bottom, i, rows)
-        upper, lower, down = sums[y >> 8], sums[min((y >> 8) + 1, SIDE)], y & 255
+        upper, lower = sums[y >> 8], sums[min((y >> 8) + 1, SIDE)]
+        down, up = np.int32(y & 255), np.int32(UNIT - (y & 255))
+        for x in range(SIDE + 1):  # below 2^28: 64² · 255 · 256
+            line[x] = np.int32(upper[x] * up) + np.int32(lower[x] * down)
+        line[SIDE + 1] = line[SIDE]
         for j in range(columns + 1):
-            before_it = upper[at[j]] * (UNIT - down) + lower[at[j]] * down
-            behind_it = upper[beside[j]] * (UNIT - down) + lower[beside[j]] * down
-            here[j] = before_it * (UNIT - along[j]) + behind_it * along[j]
+            here[j] = line[at[j]] * (UNIT - along[j]) + line[at[j] + np.uint32(1)] * along[j]
         if i > 0:
             for j in range(columns):
                 out[i - 1, j] = here[j + 1] - here[j] - before[j + 1] + before[j]

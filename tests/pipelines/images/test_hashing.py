@@ -44,7 +44,7 @@ def test_fine_hashes_equal_exact_fractions() -> None:
 def test_grey_values_of_any_area_equal_exact_fractions(seed: int, left: int, top: int, turn: int) -> None:
     view = np.array([left, top, FULL - top // 3, FULL - left // 2, turn])
     image = thumbnails(seed)[0]
-    sums, cells, values = np.empty((65, 65), np.int64), np.empty((5, 6), np.int64), np.empty((5, 6), np.int32)
+    sums, cells, values = np.empty((65, 65), np.int32), np.empty((5, 6), np.int64), np.empty((5, 6), np.int32)
     integral(image, turn, sums)
     assert sums[64, 64] == image.astype(int).sum()
     greys(sums, *view[:4], 4, cells, values)
@@ -53,6 +53,16 @@ def test_grey_values_of_any_area_equal_exact_fractions(seed: int, left: int, top
     again = np.empty_like(cells)
     areas(sums, *view[:4], again)
     assert (again == cells).all()
+
+
+def test_sums_of_the_brightest_image_do_not_overflow() -> None:
+    sums, cells = np.empty((65, 65), np.int32), np.empty((1, 1), np.int64)
+    white = np.full(4096, 255, np.uint8)
+    integral(white, 0, sums)
+    for right in (FULL, FULL - 1):
+        areas(sums, 0, 0, right, FULL, cells)
+        assert cells[0, 0] == 255 * right * FULL
+    assert deviations(white[None]).tolist() == [0.0]
 
 
 def test_one_colour_has_no_bits_and_no_deviation() -> None:
