@@ -271,6 +271,8 @@ def run(
     cleaner = cleaner_of(kind_of(dataset), config)
     check_names(config, list(dataset.books), cleaner.rules)
     earlier = measured_before(output, dataset, config, cleaner)
+    if earlier is None and options.in_process and not options.planned:
+        cleaner.start(options.worker_count, sum(one.kept for one in dataset.books.values()))
     with begin(STAGE, output, config, options, [dataset]) as stage:
         total, args = dataset.content_bytes(cleaner.kind.table), (stage.root, config, materialize, cleaner)
         if earlier is not None:

@@ -65,6 +65,10 @@ class Images:
         own = {name: value for name, value in config["images"].items() if name not in _DECIDING}
         return {**own, "language": {"max_chars": own["language"]["max_chars"]}, "compression": config["compression"]}
 
+    def start(self, workers: int, records: int) -> None:
+        """Start the processes that decode, so that they are ready when a pipeline in this process has begun."""
+        sandbox(self.config.process).start(workers, records)
+
     def clean(self, batch: pa.RecordBatch) -> tuple[dict[str, pa.RecordBatch], pa.RecordBatch]:
         """Decode and measure a batch of IMAGE records: its tables, and the ledger rows of what is no image."""
         results = sandbox(self.config.process).process(batch.column("image").field("bytes").to_pylist())

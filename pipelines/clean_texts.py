@@ -69,6 +69,9 @@ class Texts:
         own = {name: value for name, value in config.items() if name not in _DECIDING}
         return {**own, "language": {"max_chars": own["language"]["max_chars"]}}
 
+    def start(self, workers: int, records: int) -> None:
+        """Nothing is to be started."""
+
     def clean(self, batch: pa.RecordBatch) -> tuple[dict[str, pa.RecordBatch], pa.RecordBatch]:
         """Repair and measure a batch of DOCUMENT records: its tables, and ledger rows of dead letters (none)."""
         texts, measured = prepare.prepare(batch.column("text"), self.config, self.given)

@@ -81,6 +81,11 @@ class RunOptions:
         return self.dry_run or _template_location(self) is not None
 
     @property
+    def in_process(self) -> bool:
+        """Whether all tasks run in this process."""
+        return self.runner == "local" and (self.mode != "processes" or self.worker_count == 1)
+
+    @property
     def worker_count(self) -> int:
         """Local workers, with 0 replaced by the number of cores that this process may use."""
         if self.workers:

@@ -78,6 +78,12 @@ class Sandbox:
         """End the children."""
         self.close()
 
+    def start(self, most: int, images: int) -> None:
+        """Start the children that so many images will keep at work, at most so many; does not wait for them."""
+        held = [self._idle.get() for _ in range(min(most, self._children, -(-images // _MOST_IMAGES)))]
+        for one in held:
+            self._idle.put(one or _Child(self._config, self._function))
+
     def close(self) -> None:
         """End the children that are idle; it may be used again."""
         held = [self._idle.get() for _ in range(self._children)]
@@ -133,7 +139,7 @@ class Sandbox:
         """Let a child, or a new one, process images; returns the child, None where that is at its end."""
         try:
             while len(results) < len(images):
-                held = held or self._start()
+                held = self._ready(held)
                 for answer in held.ask(images[len(results) :]):
                     results.append(answer)
                 if held.broken:
@@ -147,13 +153,13 @@ class Sandbox:
             raise
         return held
 
-    def _start(self) -> _Child:
+    def _ready(self, held: _Child | None) -> _Child:
         with contextlib.suppress(SandboxError):  # killed, say, by who saw that memory was short: no reason to end a run
-            return _Child(self._config, self._function)
-        return _Child(self._config, self._function)
+            return (held or _Child(self._config, self._function)).ready()
+        return _Child(self._config, self._function).ready()
 
     def _alone(self, image: bytes) -> Processed | Refused:
-        fresh = self._start()
+        fresh = self._ready(None)
         try:
             answer = next(fresh.ask([image]), None)
         finally:
@@ -183,33 +189,41 @@ class _Child:
         self.broken, self._late, self._odd, self._fresh = False, False, False, True
         self._patience, self._came = _PATIENCE * config.seconds, bytearray()
         lifeline, held = os.pipe()
-        self._life = os.fdopen(held, "wb")
-        with tempfile.TemporaryFile() as errors:
-            try:
-                self._process = subprocess.Popen(
-                    child.command(),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    pass_fds=[lifeline],
-                    env=ENVIRONMENT | os.environ,
-                )
-            finally:
-                os.close(lifeline)
-            assert self._process.stdin is not None and self._process.stdout is not None
-            self._to, self._from = self._process.stdin, self._process.stdout
-            self._poller = select.poll()
-            self._poller.register(self._from, select.POLLIN)
-            for pipe in (self._to, self._from):
-                with contextlib.suppress(OSError, AttributeError):  # Linux, and within what it allows to a user
-                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
-            with contextlib.suppress(BrokenPipeError):
-                child.write_setup(self._to, function, config, lifeline)
+        self._life, self._starting = os.fdopen(held, "wb"), True
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  held until it is ready
+        try:
+            self._process = subprocess.Popen(
+                child.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                pass_fds=[lifeline],
+                env=ENVIRONMENT | os.environ,
+            )
+        finally:
+            os.close(lifeline)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        self._poller = select.poll()
+        self._poller.register(self._from, select.POLLIN)
+        for pipe in (self._to, self._from):
+            with contextlib.suppress(OSError, AttributeError):  # Linux, and within what it allows to a user
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+        with contextlib.suppress(BrokenPipeError):
+            child.write_setup(self._to, function, config, lifeline)
+
+    def ready(self) -> _Child:
+        """Wait until it has started, and return itself. SandboxError where it did not."""
+        if not self._starting:
+            return self
+        self._starting = False
+        with self._errors:
             if self._read(len(child.READY), _START_SECONDS) != child.READY:
                 self.end()
-                errors.seek(max(errors.seek(0, os.SEEK_END) - 2000, 0))
-                tail = errors.read().decode(errors="replace").strip()
+                self._errors.seek(max(self._errors.seek(0, os.SEEK_END) - 2000, 0))
+                tail = self._errors.read().decode(errors="replace").strip()
                 raise SandboxError(f"cannot start a process to decode images: {tail or self.verdict().detail}")
+        return self
 
     def ask(self, images: Sequence[bytes]) -> Iterator[Processed | Refused]:
         """Yield the answers; fewer than there are images where it broke, at the first one that has none."""
@@ -273,7 +287,9 @@ class _Child:
         """End it, and wait for that."""
         with contextlib.suppress(BrokenPipeError):
             self._to.close()
-        if self.broken:
+        if self._starting:
+            self._errors.close()
+        if self.broken or self._starting:
             self._process.kill()
         self._life.close()  # which kills one that is still at work
         try:

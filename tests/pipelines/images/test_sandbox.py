@@ -208,6 +208,32 @@ def test_a_call_shares_the_children_that_others_have_started_and_starts_none(
         assert sorted(children(os.getpid(), others)) == sorted(before) and len(before) <= 3
 
 
+def test_children_that_are_started_early_share_a_call_and_there_are_no_more_than_images_ask_for(
+    others: frozenset[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "faulty_decoder.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Sandbox(CONFIG, children=3, function="faulty_decoder:process") as made:
+        made.start(3, 0)
+        assert not children(os.getpid(), others)
+        made.start(3, 65)
+        two = children(os.getpid(), others)
+        assert len(two) == 2
+        images = [bytes([number]) for number in range(200)]
+        assert made.process(images) == [answer(image) for image in images]
+        assert children(os.getpid(), others) == two
+        made.start(3, 1000)
+        assert len(children(os.getpid(), others)) == 3, "those that are there count"
+    assert not children(os.getpid(), others), "one that was still starting is ended too"
+
+
+def test_a_child_that_was_started_early_and_died_is_started_once_more(others: frozenset[int], faulty: Sandbox) -> None:
+    faulty.start(1, 1)
+    (pid,) = children(os.getpid(), others)
+    os.kill(pid, signal.SIGKILL)
+    assert faulty.process([IMAGES[0]]) == [answer(IMAGES[0])]
+
+
 def test_one_child_serves_all_calls(others: frozenset[int], faulty: Sandbox) -> None:
     faulty.process([b""])
     (pid,) = children(os.getpid(), others)
@@ -226,6 +252,10 @@ def test_an_idle_child_that_was_killed_is_replaced(others: frozenset[int], fault
 def test_a_child_that_cannot_start_says_why() -> None:
     with pytest.raises(SandboxError, match="no_such_module"):
         Sandbox(CONFIG, function="no_such_module:process").process([b""])
+    early = Sandbox(CONFIG, function="no_such_module:process")
+    early.start(1, 1)
+    with pytest.raises(SandboxError, match="no_such_module"):
+        early.process([b""])
 
 
 def test_a_child_killed_while_it_starts_is_started_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
