@@ -12,16 +12,19 @@ export PYTHONHASHSEED := 0
 # Where it is set, every process compiles our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test lint bench clean lock
+.PHONY: repro test suite lint bench clean lock
 
 repro: $(VENV)/.repro
 	dvc repro report duplicates sheet evaluate_images export_images
 	@cat reports/summary.txt
 	@echo "images: reports/images/index.html, reports/vision_test/metrics.json"
 
-# One process a core, each from its own end of the list: beside each other they would compile the same kernels twice.
-test: lint
-	python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process for tests more than there are cores, and the types beside them: most tests wait for processes of their own.
+test: $(VENV)/.test
+	$(MAKE) --jobs 2 lint suite
+
+suite: $(VENV)/.test
+	python -m pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4
 
 lint: $(VENV)/.test
 	ruff check .
