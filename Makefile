@@ -19,12 +19,13 @@ repro: $(VENV)/.repro
 	@cat reports/summary.txt
 	@echo "images: reports/images/index.html, reports/vision_test/metrics.json"
 
-# One process for tests more than there are cores, and the types beside them: most tests wait for processes of their own.
+# One process for tests a core, and the types beside them: most tests wait for processes of their own. With one more,
+# all took longer: each compiles kernels.
 test: $(VENV)/.test
 	$(MAKE) --jobs 2 lint suite
 
 suite: $(VENV)/.test
-	python -m pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4
+	python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: $(VENV)/.test
 	ruff check .
