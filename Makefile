@@ -50,13 +50,16 @@ $(VENV)/.python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25'
 	touch $@
 
-$(VENV)/.repro: $(VENV)/.python pyproject.toml requirements.lock
+$(VENV)/.packages: $(VENV)/.python pyproject.toml requirements.lock
 	$(INSTALL) "$$(grep '^torch==' requirements.lock)"
 	$(INSTALL) --editable '.[sample]'
+	touch $@
+
+$(VENV)/.repro: $(VENV)/.packages
 	$(COMPILE)
 	touch $@
 
-$(VENV)/.test: $(VENV)/.repro
-	$(INSTALL) --editable '.[dev,dask,gcp,aws]'
-	$(COMPILE)
-	touch $@
+# What was installed before is compiled meanwhile, by another core.
+$(VENV)/.test: $(VENV)/.packages
+	$(COMPILE) & compiling=$$!; $(INSTALL) --editable '.[dev,dask,gcp,aws]' && wait $$compiling
+	touch $@ $(VENV)/.repro

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.images.detail import CELLS, RING, SCALE, detail_agreement, uncovered_agreement
 from pipelines.images.hashing import WORDS, bit_count
-from pipelines.images.views import FULL, SIDE, greys, integral, pictures
+from pipelines.images.views import FULL, SIDE, greys, integral, pictures, read_only, whole_box
 
 NOT_SIMILAR, CORRELATED, COVERED = 0, 1, 2
 COARSE = 16  # cells of a side, where views are compared to find the one that fits
@@ -49,7 +49,7 @@ def coarse_views(thumbnails: np.ndarray, views: np.ndarray) -> tuple[np.ndarray,
     thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`; flips are left out. The detail is nine
     times a grey value less the 3 × 3 around it.
     """
-    return _coarse(thumbnails, pictures(views))  # type: ignore[no-any-return]
+    return _coarse(read_only(thumbnails), pictures(views))  # type: ignore[no-any-return]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -64,7 +64,7 @@ def _coarse(thumbnails, views):  # type: ignore[no-untyped-def]
             if views[v, 4] != turned:
                 turned = views[v, 4]
                 integral(thumbnails[i], turned, sums)
-            greys(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], 1, cells, values)
+            greys(sums, views[v], int(1), cells, values)
             squares = np.int64(0)
             for y in range(COARSE + 2):
                 row = values[min(max(y - 1, 0), COARSE - 1)]  # at the edge the last row and column are repeated
@@ -124,7 +124,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _fit(whole, sums, box, first, last, cells, tried):  # type: ignore[no-untyped-def]
     """Move the borders of a box until what it holds fits a whole image best, with steps `first` to `last`."""
     trial, moved = box.copy(), box.copy()
-    greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, tried)
+    greys(sums, box, int(SCALE), cells, tried)
     found = _correlation(whole, tried)
     for number in range(first, last):
         step = _STEPS[number]
@@ -133,19 +133,25 @@ def _fit(whole, sums, box, first, last, cells, tried):  # type: ignore[no-untype
             for move in range(12):  # each border both ways, and the whole area four ways
                 _move(box, move, step, trial)
                 if _inside(trial):
-                    greys(sums, trial[0], trial[1], trial[2], trial[3], SCALE, cells, tried)
+                    greys(sums, trial, int(SCALE), cells, tried)
                     value = _correlation(whole, tried)
                     if value > best:
                         best, found = value, value
-                        moved[:] = trial
+                        _copy(trial, moved)
             if best != found:
                 break
-            box[:] = moved
+            _copy(moved, box)
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(box, out):  # type: ignore[no-untyped-def]
+    for k in range(4):  # compiles in a tenth of the time of `out[:] = box`, which can fail and then says why
+        out[k] = box[k]
 
 
 @numba.njit(nogil=True, cache=True)
 def _move(box, move, step, out):  # type: ignore[no-untyped-def]
-    out[:] = box
+    _copy(box, out)
     by = step if move % 2 else -step
     if move < 8:
         out[move // 2] += by
@@ -172,13 +178,13 @@ def _fitted(own, whole, sums, start, cells, limits):  # type: ignore[no-untyped-
     """
     fitted, box = np.empty((CELLS, CELLS), np.int32), start.copy()
     few, few_cells = np.empty((COARSE, COARSE), np.int32), np.empty((COARSE, COARSE), np.int64)
-    greys(own, 0, 0, FULL, FULL, SCALE, few_cells, few)
+    greys(own, whole_box(), int(SCALE), few_cells, few)
     tried, last, good = np.empty((COARSE, COARSE), np.int32), len(_STEPS) - 1, -1.0
     for stage in range(3):  # as it is, fitted on few cells, and on all: a loop, since compilers copy what is called
         if stage > 0:
             first, grid, room, trial = (0, few, few_cells, tried) if stage == 1 else (last, whole, cells, fitted)
             _fit(grid, sums, box, first, last if stage == 1 else last + 1, room, trial)
-        greys(sums, box[0], box[1], box[2], box[3], SCALE, cells, fitted)
+        greys(sums, box, int(SCALE), cells, fitted)
         found = detail_agreement(whole, fitted)
         good = _accepted(found, limits[0], limits[1])
         if good >= 0 or stage == 2 or found[0] < _DETAIL_GATES[stage]:
@@ -210,7 +216,8 @@ def resemble(a, b, data, limits):  # type: ignore[no-untyped-def]
 def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     """Compare two images: (NOT_SIMILAR, CORRELATED or COVERED, similarity), in compiled code.
 
-    a, b: their rows in `data`: thumbnails uint8[n, 4096], fine hashes uint64[n, 4], and both arrays of `coarse_views`.
+    a, b: their rows in `data`: thumbnails uint8[n, 4096] (read-only, or it is compiled anew), fine hashes uint64[n, 4],
+    and both arrays of `coarse_views`.
     limits: Limits. The similarity is the correlation of the detail, or where a part is covered the share of equal bits
     of the fine hash. It does not depend on which of the two is named first.
     """
@@ -223,10 +230,11 @@ def compare(a, b, data, views, limits):  # type: ignore[no-untyped-def]
     sums_a, sums_b = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((SIDE + 1, SIDE + 1), np.int32)
     cells = np.empty((CELLS, CELLS), np.int64)
     whole_a, whole_b = np.empty((CELLS, CELLS), np.int32), np.empty((CELLS, CELLS), np.int32)
-    integral(thumbnails[a], 0, sums_a)
-    integral(thumbnails[b], 0, sums_b)
-    greys(sums_a, 0, 0, FULL, FULL, SCALE, cells, whole_a)
-    greys(sums_b, 0, 0, FULL, FULL, SCALE, cells, whole_b)
+    box = whole_box()
+    integral(thumbnails[a], int(0), sums_a)
+    integral(thumbnails[b], int(0), sums_b)
+    greys(sums_a, box, int(SCALE), cells, whole_a)
+    greys(sums_b, box, int(SCALE), cells, whole_b)
     best = _accepted(detail_agreement(whole_a, whole_b), limits[0], limits[1])
     if best < 0 and max(fits_a, fits_b) >= _GATE:
         turned = np.empty((SIDE + 1, SIDE + 1), np.int32)

@@ -39,19 +39,28 @@ def detail_agreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     inner_a, inner_b = a[RING : CELLS - RING, RING : CELLS - RING], b[RING : CELLS - RING, RING : CELLS - RING]
     size = CELLS - 2 * RING
     toned, fitted = np.empty((size, size), np.float64), np.empty((size, size), np.float64)
-    plain, blocks = np.empty((size, size), np.float64), np.empty((_BLOCKS * _BLOCKS, 3), np.float64)
+    given, plain = np.empty((size, size), np.float64), np.empty((size, size), np.float64)
+    blocks = np.empty((_BLOCKS * _BLOCKS, 3), np.float64)
     best, worst = -1.0, 0.0
     for turn in range(2):
         one, two = (inner_a, inner_b) if turn == 0 else (inner_b, inner_a)
         _toned(one, two, toned)
+        _copy(two, given)  # as floats: each kernel below is compiled for one type of array
         _detail(toned, fitted)
-        _detail(two, plain)
+        _detail(given, plain)
         _sharpened(fitted, plain)
         _block_sums(fitted, plain, blocks)
         found = _cosine(blocks)
         if found > best:
             best, worst = found, _worst_blocks(blocks)
     return best, worst
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(values, out):  # type: ignore[no-untyped-def]
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            out[i, j] = values[i, j]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -197,8 +206,8 @@ def uncovered_agreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """
     detail_a, detail_b = np.empty(a.shape, np.float64), np.empty(a.shape, np.float64)
     blocks = np.empty((_BLOCKS * _BLOCKS, 3), np.float64)
-    _detail(a, detail_a)
-    _detail(b, detail_b)
+    _detail(a.astype(np.float64), detail_a)
+    _detail(b.astype(np.float64), detail_b)
     _block_sums(detail_a, detail_b, blocks)
     beside = _best_beside(blocks)
     (_, all_a, all_b), (_, beside_a, beside_b) = _totals(blocks), _totals(beside)

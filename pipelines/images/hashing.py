@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from pipelines.images.views import FLIP, FULL, SIDE, areas, border, integral
+from pipelines.images.views import FLIP, SIDE, areas, border, integral, read_only, whole_box
 
 MARGIN = 1  # grey levels
 BANDS, BAND_BITS = 4, 16  # of a 64-bit hash: two rows of its grid each, so that what covers a part leaves others whole
@@ -23,18 +23,18 @@ def difference_hashes(thumbnails: np.ndarray, views: np.ndarray) -> np.ndarray:
     thumbnails: uint8[n, 4096]. views: see `pipelines.images.views.view_table`, flips after the whole, in order. The
     grid has 9 × 8 cells; the first bit, of the upper left cells, is the most significant.
     """
-    return _hash_views(thumbnails, views)  # type: ignore[no-any-return]
+    return _hash_views(read_only(thumbnails), views)  # type: ignore[no-any-return]
 
 
 def fine_hashes(thumbnails: np.ndarray) -> np.ndarray:
     """Hash each whole image to 256 bits, from a grid of 17 × 16 cells: uint64[n, 4]."""
-    return _hash_fine(thumbnails)  # type: ignore[no-any-return]
+    return _hash_fine(read_only(thumbnails))  # type: ignore[no-any-return]
 
 
 def deviations(thumbnails: np.ndarray) -> np.ndarray:
     """The standard deviation of each thumbnail's grey values: float32[n]."""
     size = SIDE * SIDE
-    sums, squares = _moments(thumbnails)
+    sums, squares = _moments(read_only(thumbnails))
     return (np.sqrt((size * squares - sums**2).astype(np.float64)) / size).astype(np.float32)  # type: ignore[no-any-return]
 
 
@@ -58,8 +58,9 @@ def band_keys(hashes: np.ndarray, band: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True)
-def _bits(cells, left, top, right, bottom, words, doubt):  # type: ignore[no-untyped-def]
+def _bits(cells, box, words, doubt):  # type: ignore[no-untyped-def]
     """Write the bits, and how far each is from being the other one, in grey levels: float64[bits]."""
+    left, top, right, bottom = box[0], box[1], box[2], box[3]
     rows, columns = cells.shape
     bit = 0
     for word in range(len(words)):
@@ -93,11 +94,12 @@ def _hash_views(thumbnails, views):  # type: ignore[no-untyped-def]
             if views[v, 4] != turned:
                 turned = views[v, 4]
                 integral(thumbnails[i], turned, sums)
-            areas(sums, views[v, 0], views[v, 1], views[v, 2], views[v, 3], cells)
-            _bits(cells, views[v, 0], views[v, 1], views[v, 2], views[v, 3], words, doubt)
+            areas(sums, views[v], cells)
+            _bits(cells, views[v], words, doubt)
             out[i, v] = words[0]
             if v == 0:
-                least[:] = doubt
+                for bit in range(64):
+                    least[bit] = doubt[bit]
     return out
 
 
@@ -118,11 +120,11 @@ def _hash_fine(thumbnails):  # type: ignore[no-untyped-def]
     count = thumbnails.shape[0]
     out = np.empty((count, WORDS), np.uint64)
     sums, cells = np.empty((SIDE + 1, SIDE + 1), np.int32), np.empty((16, 17), np.int64)
-    doubt = np.empty(256, np.float64)
+    doubt, box = np.empty(256, np.float64), whole_box()
     for i in range(count):
-        integral(thumbnails[i], 0, sums)
-        areas(sums, 0, 0, FULL, FULL, cells)
-        _bits(cells, 0, 0, FULL, FULL, out[i], doubt)
+        integral(thumbnails[i], int(0), sums)
+        areas(sums, box, cells)
+        _bits(cells, box, out[i], doubt)
     return out
 
 

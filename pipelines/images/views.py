@@ -64,6 +64,16 @@ def _side_views() -> list[tuple[int, int, int, int, int, int]]:
     return views
 
 
+def read_only(array: np.ndarray) -> np.ndarray:
+    """View an array as one that cannot be written, as those of a mapped file are: kernels are compiled once for both.
+
+    A kernel takes seconds to compile, and is compiled again for every type of its arguments.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def pictures(views: np.ndarray) -> np.ndarray:
     """Those of the views that differ in what they show: all but the flips."""
     return views[views[:, FLIP] == 0]
@@ -103,6 +113,14 @@ def integral(thumbnail: np.ndarray, turn: int, sums: np.ndarray) -> None:
             sums[y + 1, x + 1] = sums[y, x + 1] + row
 
 
+@numba.njit(nogil=True, cache=True)
+def whole_box() -> np.ndarray:
+    """The whole image as a box, in compiled code: int64[4]."""
+    box = np.zeros(4, np.int64)
+    box[2], box[3] = FULL, FULL
+    return box
+
+
 @numba.njit(nogil=True, cache=True, inline="always")
 def border(first: int, last: int, number: int, parts: int) -> int:
     """The place of one of the borders that cut [first, last) into equal parts, on the grid."""
@@ -110,12 +128,14 @@ def border(first: int, last: int, number: int, parts: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
+def areas(sums, box, out):  # type: ignore[no-untyped-def]
     """Write the sums of a grid of cells over an area, in 1/65536 of a pixel: int64[rows, columns].
 
+    box: int64, left, top, right and bottom in 1/256 pixel, as a view begins.
     The integral of an image whose pixels are squares of one value is linear in each direction inside a pixel, so four
     corners give the sum under a border at any place, exactly.
     """
+    left, top, right, bottom = box[0], box[1], box[2], box[3]
     rows, columns = out.shape
     line = np.empty(SIDE + 2, np.int32)  # the sums above one border, and the last of them once more
     before, here = np.zeros(columns + 1, np.int64), np.empty(columns + 1, np.int64)
@@ -140,13 +160,14 @@ def areas(sums, left, top, right, bottom, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def greys(sums, left, top, right, bottom, scale, cells, out):  # type: ignore[no-untyped-def]
+def greys(sums, box, scale, cells, out):  # type: ignore[no-untyped-def]
     """Write the mean grey values of a grid of cells over an area, times `scale`, rounded: int32[rows, columns].
 
-    cells: int64 of the same shape, for the sums.
+    box: as for `areas`. cells: int64 of the same shape, for the sums.
     """
+    left, top, right, bottom = box[0], box[1], box[2], box[3]
     rows, columns = out.shape
-    areas(sums, left, top, right, bottom, cells)
+    areas(sums, box, cells)
     widths = np.empty(columns, np.int64)
     for j in range(columns):
         widths[j] = border(left, right, j + 1, columns) - border(left, right, j, columns)

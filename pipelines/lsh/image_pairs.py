@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.core.shards import batches_with
 from pipelines.images.compare import Limits, coarse_views, resemble
 from pipelines.images.hashing import BAND_BITS, WORDS, bit_count
-from pipelines.images.views import wholes
+from pipelines.images.views import read_only, wholes
 from pipelines.lsh.components import find, union
 from pipelines.lsh.config import DedupeConfig
 from pipelines.lsh.gather import id_words
@@ -41,7 +41,7 @@ class Gathered:
             for batch, inside, taken in batches_with(shard.open(), rows):
                 thumbnails[where[inside]] = thumbnail_values(batch.column("thumbnail"))[taken]
                 fine[where[inside]] = batch.column("fine_hash").flatten().to_numpy().reshape(-1, WORDS)[taken]
-        return thumbnails, fine, *coarse_views(thumbnails, self._views)
+        return read_only(thumbnails), fine, *coarse_views(thumbnails, self._views)
 
 
 def thumbnail_values(column: pa.Array) -> np.ndarray:

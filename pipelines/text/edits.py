@@ -126,7 +126,7 @@ def _c4(data, offsets, kinds, phrases):  # type: ignore[no-untyped-def]
     out, ends = np.empty(offsets[rows] - offsets[0], np.uint8), np.zeros(rows + 1, np.int64)
     for row in range(rows):
         size = decode_text(data, offsets[row], offsets[row + 1], codes)
-        to, at = ends[row], 0
+        to, at = ends[row], int(0)
         while at < size:
             end, after = next_line(codes, at, size, kinds)
             first, last = strip(codes, at, end, kinds)
@@ -135,7 +135,7 @@ def _c4(data, offsets, kinds, phrases):  # type: ignore[no-untyped-def]
                 if to > ends[row]:
                     out[to] = _NEWLINE
                     to += 1
-                to = encode_text(line, 0, width, out, to)
+                to = encode_text(line, int(0), width, out, to)
             at = after
         ends[row + 1] = to
     return out, ends
@@ -229,7 +229,7 @@ def _refinedweb(data, offsets, kinds, patterns):  # type: ignore[no-untyped-def]
     shares = np.zeros(rows, np.float64)
     for row in range(rows):
         size = decode_text(data, offsets[row], offsets[row + 1], codes)
-        to, at, total, gone, written = ends[row], 0, 0, 0, False
+        to, at, total, gone, written = ends[row], int(0), 0, 0, False
         while at <= size:
             end = at
             while end < size and codes[end] != _NEWLINE:

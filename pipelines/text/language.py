@@ -207,7 +207,7 @@ def _identify(  # type: ignore[no-untyped-def]
         if decided[lead] != _MODEL:
             found[row], confidence[row] = decided[lead], share
             continue
-        size = _write(data, first, first_end, junk, info, fold, lead, lower == 0, sample, 0)
+        size = _write(data, first, first_end, junk, info, fold, lead, lower == 0, sample, int(0))
         size = _write(data, middle, last, junk, info, fold, lead, lower == 0, sample, size)
         used = _count_features(sample[:size], moves, rows, outputs, counts, touched)
         if used:

@@ -172,7 +172,9 @@ def band_hashes(signatures: np.ndarray, bands: int, rows: int, first: int = 0, l
     if signatures.ndim != 2 or signatures.shape[1] != bands * rows:
         raise ValueError(f"expected signatures of {bands} × {rows} values; got an array of shape {signatures.shape}")
     last = bands if last is None else last
-    return _band_hashes(np.ascontiguousarray(signatures, np.uint32), first, band_places(bands, rows, first, last))
+    signatures = np.ascontiguousarray(signatures, np.uint32).view()
+    signatures.flags.writeable = False  # as those of an index that is mapped: the kernel is compiled once for both
+    return _band_hashes(signatures, first, band_places(bands, rows, first, last))
 
 
 def band_places(bands: int, rows: int, first: int, last: int) -> np.ndarray:

@@ -67,7 +67,7 @@ def _measure(data, offsets, lexicon, stops, phrases, chosen, values):  # type: i
     for row in range(len(offsets) - 1):
         size = decode_text(data, offsets[row], offsets[row + 1], codes)
         out, at = values[row], 0
-        count = tokenize(codes, 0, size, lexicon, starts, ends)
+        count = tokenize(codes, int(0), size, lexicon, starts, ends)
         if gopher or repetition or c4:
             describe_tokens(codes, starts, ends, count, lexicon[0], hashes, flags)
         if gopher:

@@ -140,13 +140,13 @@ def measure_repetition(codes, size, kinds, starts, ends, hashes, count, scratch,
     sums uint64, powers uint64, lengths int64), of table_size(size + 1), and size + 1 for the last three.
     """
     table, counts, sums, powers, lengths = scratch
-    first, last = 0, size
+    first, last = int(0), size
     while first < last and kinds[codes[first]] & SPACE:
         first += 1
     while last > first and kinds[codes[last - 1]] & SPACE:
         last -= 1
-    lines, line_repeats, line_chars = repeated_parts(codes, 0, size, 1, table)
-    paras, para_repeats, para_chars = repeated_parts(codes, first, last, 2, table)
+    lines, line_repeats, line_chars = repeated_parts(codes, int(0), size, int(1), table)
+    paras, para_repeats, para_chars = repeated_parts(codes, first, last, int(2), table)
     out[0], out[1] = line_repeats / lines, para_repeats / paras
     whole = max(size, 1)
     out[2], out[3] = line_chars / whole, para_chars / whole

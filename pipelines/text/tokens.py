@@ -364,7 +364,7 @@ def tokenize(codes, first, last, lexicon, starts, ends):  # type: ignore[no-unty
     """Cut code points [first, last) into tokens: writes starts and ends, int32, returns how many (at most a character
     each)."""
     kinds = lexicon[0]
-    count, at = 0, first
+    count, at = int(0), int(first)
     while at < last:
         kind = kinds[codes[at]]
         if kind & SPACE:

@@ -170,7 +170,7 @@ def measure_gopher(codes, size, kinds, starts, ends, hashes, flags, count, stops
             ellipses += 1
             dots = 0
         i += 1
-    lines, bullets, trailing, at = 0, 0, 0, 0
+    lines, bullets, trailing, at = 0, 0, 0, int(0)
     while at < size:
         end, after = next_line(codes, at, size, kinds)
         first, last = strip(codes, at, end, kinds)
@@ -331,7 +331,7 @@ def measure_c4(codes, size, lexicon, phrases, tokens, count, line, scratch, out)
     """
     starts, ends, hashes, flags = scratch
     kinds = lexicon[0]
-    sentences, lines, lorem, curly, at, token = 0, 0, 0, 0, 0, 0
+    sentences, lines, lorem, curly, at, token = 0, 0, 0, 0, int(0), 0
     while at < size:
         end, after = next_line(codes, at, size, kinds)
         first, last = strip(codes, at, end, kinds)
@@ -346,7 +346,7 @@ def measure_c4(codes, size, lexicon, phrases, tokens, count, line, scratch, out)
                     token += 1
                 sentences += count_sentences(tokens[1][begin:token], token - begin)
             else:
-                cut = tokenize(line, 0, width, lexicon, starts, ends)
+                cut = tokenize(line, int(0), width, lexicon, starts, ends)
                 describe_tokens(line, starts, ends, cut, kinds, hashes, flags)
                 sentences += count_sentences(flags, cut)
         lorem |= found & LOREM

@@ -18,7 +18,7 @@ from pipelines.core.dataset import Dataset
 from pipelines.core.identity import record_id
 from pipelines.images.compare import NOT_SIMILAR, compare
 from pipelines.images.hashing import difference_hashes
-from pipelines.images.views import wholes
+from pipelines.images.views import read_only, wholes
 from pipelines.lsh import image_pairs
 from pipelines.lsh.config import DedupeConfig, ImageDedupeConfig
 from pipelines.lsh.image_pairs import limits_of
@@ -94,8 +94,8 @@ def test_decisions_equal_a_comparison_of_all_pairs_by_the_same_rule(corpus: Path
     options = ["--set", "images.candidate_distance=20", "--set", "images.correlation=0.6"]  # some real choices to make
     dataset = run(tmp_path / "d", corpus, options=options)
     rows = dataset.table("index").to_pylist()
-    images = np.array([np.frombuffer(row["thumbnail"], np.uint8) for row in rows])
-    hashes = difference_hashes(images, VIEWS)
+    images = read_only(np.array([np.frombuffer(row["thumbnail"], np.uint8) for row in rows]))
+    hashes = read_only(difference_hashes(images, VIEWS))
     assert hashes.tolist() == [row["hashes"] for row in rows]
     config = DedupeConfig(images=ImageDedupeConfig(candidate_distance=20, correlation=0.6))
     fine = np.array([row["fine_hash"] for row in rows], np.uint64)

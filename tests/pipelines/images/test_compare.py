@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.images.compare import CORRELATED, COVERED, NOT_SIMILAR, Limits, coarse_views, compare, resemble
 from pipelines.images.hashing import fine_hashes
-from pipelines.images.views import view_table
+from pipelines.images.views import read_only, view_table
 
 from .thumbnails import plain_means, thumbnails
 
@@ -16,7 +16,7 @@ VIEWS = view_table((0.02, 0.06, 0.18), corners=True, orientations=True, flips=2)
 
 
 def compared(a: np.ndarray, b: np.ndarray, limits: Limits = LIMITS, views: np.ndarray = VIEWS) -> tuple[int, float]:
-    images = np.array([a.reshape(-1), b.reshape(-1)])
+    images = read_only(np.array([a.reshape(-1), b.reshape(-1)]))
     data = (images, fine_hashes(images), *coarse_views(images, views))
     (how, similarity), turned = (compare(i, 1 - i, data, views, limits) for i in (0, 1))
     assert (how, similarity) == turned, "the order must not matter"
@@ -100,7 +100,7 @@ def test_a_picture_that_differs_in_one_place_is_another_one() -> None:
 
 def test_whatever_is_similar_resembles() -> None:
     pictures = np.concatenate([thumbnails(seed) for seed in range(6)])
-    pictures = np.concatenate([pictures, (pictures * 0.7).astype(np.uint8)])
+    pictures = read_only(np.concatenate([pictures, (pictures * 0.7).astype(np.uint8)]))
     data = (pictures, fine_hashes(pictures), *coarse_views(pictures, VIEWS))
     found = 0
     for a in range(len(pictures)):

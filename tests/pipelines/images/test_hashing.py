@@ -47,11 +47,11 @@ def test_grey_values_of_any_area_equal_exact_fractions(seed: int, left: int, top
     sums, cells, values = np.empty((65, 65), np.int32), np.empty((5, 6), np.int64), np.empty((5, 6), np.int32)
     integral(image, turn, sums)
     assert sums[64, 64] == image.astype(int).sum()
-    greys(sums, *view[:4], 4, cells, values)
+    greys(sums, view, 4, cells, values)
     means = plain_means(image, view, 5, 6)
     assert [[int(4 * mean + Fraction(1, 2)) for mean in row] for row in means] == values.tolist()
     again = np.empty_like(cells)
-    areas(sums, *view[:4], again)
+    areas(sums, view, again)
     assert (again == cells).all()
 
 
@@ -60,7 +60,7 @@ def test_sums_of_the_brightest_image_do_not_overflow() -> None:
     white = np.full(4096, 255, np.uint8)
     integral(white, 0, sums)
     for right in (FULL, FULL - 1):
-        areas(sums, 0, 0, right, FULL, cells)
+        areas(sums, np.array([0, 0, right, FULL]), cells)
         assert cells[0, 0] == 255 * right * FULL
     assert deviations(white[None]).tolist() == [0.0]
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from pipelines.images.views import UNIT
+from pipelines.images.views import UNIT, read_only
 
 
 def thumbnails(seed: int, count: int = 1) -> np.ndarray:
@@ -20,7 +20,7 @@ def thumbnails(seed: int, count: int = 1) -> np.ndarray:
         picture = sum(a * np.sin(fy * y + fx * x + p) for (fy, fx), p, a in zip(*waves, strict=True))
         picture = picture + rng.normal(0, 2, (64, 64))
         out.append(np.interp(picture, (picture.min(), picture.max()), (0, 255)).astype(np.uint8).reshape(-1))
-    return np.array(out)
+    return read_only(np.array(out))
 
 
 def turned(thumbnail: np.ndarray, turn: int) -> np.ndarray:
