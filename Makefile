@@ -25,7 +25,7 @@ test: $(VENV)/.test
 	$(MAKE) --jobs 2 lint suite
 
 suite: $(VENV)/.test
-	python -m pytest --numprocesses auto --maxprocesses 4
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test
 	ruff check .
