@@ -1,5 +1,6 @@
 """Settings for all tests, and what several of them use."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,10 @@ from hypothesis import settings
 # The same examples on every machine and in every run, and no deadline: a busy machine is no bug.
 settings.register_profile("gristmill", deadline=None, derandomize=True, database=None)
 settings.load_profile("gristmill")
+
+# What torch, Beam and the tests import stays to the end: to look through it as often as Python does by default takes an
+# eighth of the time of the stages' tests.
+gc.set_threshold(50_000, 20, 50)
 
 Task = Callable[[int], object]
 
