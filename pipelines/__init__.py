@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipelines.core.start import importing, is_command
+from pipelines.core.start import command_of, importing
 
 
 def _is_for_us(record: logging.LogRecord) -> bool:
@@ -30,5 +30,5 @@ def _kernels() -> Path:
 # Beam warns on every import that an optional Google library is missing; who did not ask for it cannot act on it.
 logging.getLogger().addFilter(_is_for_us)
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_kernels()))  # where it cannot be written, numba falls back to its own
-if is_command(sys.orig_argv):  # until its module was imported, see `start`
-    importing()
+if _command := command_of(sys.orig_argv):  # until its module was imported, see `start`
+    importing(_command)

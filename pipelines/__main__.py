@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gristmill: unknown command {args[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     if argv is None:
-        importing()
+        importing(COMMANDS[args[0]][0])
     try:
         command = importlib.import_module(COMMANDS[args[0]][0])
     finally:

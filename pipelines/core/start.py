@@ -1,32 +1,39 @@
-"""Begin and end commands quickly: what they import stays to their end, and is no garbage to look for."""
+"""Begin and end commands quickly: what they import stays to their end and is no garbage, and they import no more."""
 
 from __future__ import annotations
 
 import atexit
 import gc
 import importlib
+import importlib.abc
+import logging
 import re
 import sys
 from collections.abc import Sequence
 
 _COMMAND = re.compile(r"pipelines(\.\w+)?|pipelines\.core\.worker")  # modules that are run, and call `imported`
+_OPTIONAL = ("pandas", "bson")  # what is imported where it is installed, and no pipeline uses
 _waits = False  # whether `importing` has left the collector off
 
 
-def is_command(arguments: Sequence[str]) -> bool:
-    """Tell of all arguments of a Python process whether it runs a module of ours: `python -m pipelines.clean`."""
+def command_of(arguments: Sequence[str]) -> str:
+    """Tell of all arguments of a Python process which module of ours it runs: `python -m pipelines.clean`; or ''."""
     named = arguments[arguments.index("-m") + 1 :][:1] if "-m" in arguments else ()
-    return any(_COMMAND.fullmatch(name) for name in named)
+    return next((name for name in named if _COMMAND.fullmatch(name)), "")
 
 
-def importing() -> None:
+def importing(module: str) -> None:
     """Leave the garbage collector off until `imported`: it would look through what is imported again and again.
 
-    For processes that are ours: the collector of a program that imports us is its own business.
+    Nor are libraries imported that Beam and pyarrow look for and no pipeline uses, where `module` is one. For processes
+    that are ours: the collector of a program that imports us, and what its libraries can do, is its own business.
     """
     global _waits
-    _waits = _waits or gc.isenabled()
-    gc.disable()
+    if gc.isenabled():
+        _waits = True
+        gc.disable()
+    if module.startswith("pipelines.") and _spared not in sys.meta_path:
+        sys.meta_path.insert(0, _spared)
 
 
 def imported() -> None:
@@ -38,12 +45,28 @@ def imported() -> None:
     Nor does numba look for a BLAS, see below.
     """
     global _waits
+    if _spared in sys.meta_path:
+        sys.meta_path.remove(_spared)
     if _waits:
         _waits = False
         _without_blas()
         gc.freeze()
         gc.enable()
         atexit.register(gc.freeze)
+
+
+class _Spared(importlib.abc.MetaPathFinder):
+    """Let Beam and pyarrow find no pandas and no bson: half a second, for types that no pipeline of ours has."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        """Raise ModuleNotFoundError for those; find nothing."""
+        if name in _OPTIONAL:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+_spared = _Spared()
+# It says that there is no bson, which nobody asked for.
+logging.getLogger("apache_beam.io.mongodbio").addFilter(lambda record: "bson" not in str(record.msg))
 
 
 def _without_blas() -> None:

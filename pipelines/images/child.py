@@ -35,7 +35,7 @@ _PROGRAM = """
 import sys
 sys.path[:], sys.modules["scipy"] = sys.argv[1:], None
 from pipelines.core.start import importing
-importing()
+importing("pipelines.images.child")
 from pipelines.images.child import main
 main()
 """

@@ -16,7 +16,7 @@ import pytest
 import pipelines
 from pipelines import __main__ as command
 from pipelines.core.cli import guarded
-from pipelines.core.start import imported, importing, is_command
+from pipelines.core.start import command_of, imported, importing
 
 PIPELINES = Path(pipelines.__file__).parent
 
@@ -30,8 +30,8 @@ def collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("collector")
 def test_garbage_is_collected_while_a_command_works() -> None:
-    importing()
-    importing()  # `python -m pipelines` does it twice
+    importing("pipelines.x")
+    importing("pipelines.x")  # `python -m pipelines` does it twice
     seen = []
     assert guarded("x", lambda: seen.append((gc.isenabled(), gc.get_freeze_count() > 0))) == 0
     assert seen == [(True, True)]
@@ -41,7 +41,7 @@ def test_garbage_is_collected_while_a_command_works() -> None:
 def test_a_collector_that_the_caller_has_switched_off_stays_off() -> None:
     before = gc.get_freeze_count()
     gc.disable()
-    importing()
+    importing("pipelines.x")
     imported()
     assert not gc.isenabled() and gc.get_freeze_count() == before
 
@@ -55,19 +55,19 @@ def test_a_command_that_is_called_as_a_function_freezes_nothing_of_its_caller(tm
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("python -m pipelines.clean --input x", True),
-        ("python -X dev -m pipelines clean", True),
-        ("python -m pipelines.core.worker", True),
-        ("python -m pipelines.text.make_han", False),
-        ("python -m mytool.serve -m pipelines.clean", False),
-        ("python -m pipelinesque", False),
-        ("python -m", False),
-        ("python -c pass", False),
-        ("", False),
+        ("python -m pipelines.clean --input x", "pipelines.clean"),
+        ("python -X dev -m pipelines clean", "pipelines"),
+        ("python -m pipelines.core.worker", "pipelines.core.worker"),
+        ("python -m pipelines.text.make_han", ""),
+        ("python -m mytool.serve -m pipelines.clean", ""),
+        ("python -m pipelinesque", ""),
+        ("python -m", ""),
+        ("python -c pass", ""),
+        ("", ""),
     ],
 )
-def test_only_our_own_commands_leave_the_collector_off(arguments: str, expected: bool) -> None:
-    assert is_command(arguments.split()) == expected
+def test_only_our_own_commands_leave_the_collector_off(arguments: str, expected: str) -> None:
+    assert command_of(arguments.split()) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_kernel_imports_no_scipy_and_others_may_as_ever() -> None:
     program = """
         import sys
         from pipelines.core.start import imported, importing
-        importing()
+        importing("pipelines.x")
         import numpy as np
         from pipelines.images.hashing import deviations
         imported()
@@ -114,3 +114,22 @@ def test_a_kernel_imports_no_scipy_and_others_may_as_ever() -> None:
     run = [sys.executable, "-c", textwrap.dedent(program)]
     found = subprocess.run(run, cwd=PIPELINES.parent, capture_output=True, text=True, check=True)
     assert found.stdout == "[0.] False\n5.0\n"
+
+
+@pytest.mark.parametrize(("module", "expected"), [("pipelines.x", "False"), ("trainer.x", "True")])
+def test_no_pipeline_imports_pandas_and_others_may_as_ever(module: str, expected: str) -> None:
+    pytest.importorskip("pandas", reason="there is none to be imported")
+    program = f"""
+        import sys
+        from pipelines.core.start import imported, importing
+        importing({module!r})
+        import apache_beam, pyarrow
+        pyarrow.array([1])
+        print("pandas" in sys.modules)
+        imported()
+        import pandas
+        print(pandas.Series([1, 2]).sum())
+    """
+    run = [sys.executable, "-c", textwrap.dedent(program)]
+    found = subprocess.run(run, cwd=PIPELINES.parent, capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == (f"{expected}\n3\n", "")
