@@ -26,6 +26,8 @@ def documents(index: Path) -> Iterator[pa.RecordBatch]:
     """Yield id, source, locator, shingle_count and signature of all documents, a batch at a time, memory-mapped."""
     for path in sorted(index.glob("*.arrow")):
         shard = pa.ipc.open_file(pa.memory_map(str(path)))
+        if "shingle_count" not in shard.schema.names:
+            sys.exit(f"{path} holds no signatures of texts: is it an index of images?")
         for i in range(shard.num_record_batches):
             yield shard.get_batch(i).select(["id", "source", "locator", "shingle_count", "signature"])
 
@@ -62,7 +64,10 @@ def sign(text: str, minhash: dict[str, int], size: int) -> MinHash:
 
 def main(dedupe: str, text: str) -> None:
     """Print the documents that share a band with the text, the most similar first, with the estimated similarity."""
-    config = json.loads((Path(dedupe) / "_meta/manifest.json").read_text(encoding="utf-8"))["config"]
+    manifest = Path(dedupe) / "_meta/manifest.json"
+    if not manifest.exists():
+        sys.exit(f"{dedupe} is no output of dedupe: there is no {manifest}")
+    config = json.loads(manifest.read_text(encoding="utf-8"))["config"]
     lsh, known = build(Path(dedupe) / "index", config["minhash"])
     query = sign(text, config["minhash"], config["shingle_size"])
     found = sorted((-query.jaccard(known[key][1]), known[key][0], key) for key in lsh.query(query))

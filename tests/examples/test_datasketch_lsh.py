@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from pipelines import dedupe, ingest
+from pipelines import clean, dedupe, ingest
 from pipelines.core.identity import record_id
 from pipelines.text.minhash import MinHashConfig
 
@@ -70,3 +72,17 @@ def test_the_example_prints_the_twins_and_nothing_else(root: Path, text: str, tw
     assert [line.split()[2] for line in found] == twins
     assert found[0] == f"1.00  s: {text}  {record_id('s', text).hex()}"
     assert summary == f"{len(twins)} of 4 documents share a band with the text"
+
+
+def test_what_is_no_index_of_texts_is_named(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)).save(tmp_path / "raw/one.png")
+    argv = ["--images", "--input", str(tmp_path / "raw"), "--source", "s", "--workers", "1"]
+    assert ingest.main([*argv, "--output", str(tmp_path / "images")]) == 0
+    for stage, inputs, output in ((clean, "images", "clean"), (dedupe, "clean", "dedupe")):
+        argv = ["--input", str(tmp_path / inputs), "--output", str(tmp_path / output), "--workers", "1"]
+        assert stage.main(argv) == 0
+    with pytest.raises(SystemExit, match=r"dedupe/index/.*\.arrow holds no signatures of texts"):
+        example().main(str(tmp_path / "dedupe"), "a text")
+    with pytest.raises(SystemExit, match="raw is no output of dedupe"):
+        example().main(str(tmp_path / "raw"), "a text")
