@@ -5,14 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeGuard, cast
 
 import torch
 from safetensors import SafetensorError
@@ -62,7 +63,7 @@ class State:
     @property
     def goodness(self) -> tuple[float, ...] | None:
         """What makes a checkpoint the best one, larger being better; None where nothing was measured."""
-        return None if self.validation_loss is None else goodness(self.validation_loss)
+        return goodness(self.validation_loss) if is_finite(self.validation_loss) else None
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,12 @@ class ImageState(State):
     @property
     def goodness(self) -> tuple[float, ...] | None:
         """Accuracy first, then the loss."""
-        return None if self.validation_loss is None else goodness(self.validation_loss, self.validation_accuracy)
+        return goodness(self.validation_loss, self.validation_accuracy) if is_finite(self.validation_loss) else None
+
+
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number to compare."""
+    return value is not None and math.isfinite(value)
 
 
 def goodness(loss: float, accuracy: float | None = None) -> tuple[float, ...]:
@@ -132,7 +138,7 @@ def save(folder: Path, state: State, tensors: Tensors, keep: int) -> Path:
     checkpoints or the new one beside them.
     """
     target = folder / f"step-{state.step:08d}"
-    if target.exists():
+    if (target / STATE).exists():
         return target  # the same options and data led to the same bytes
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -144,17 +150,41 @@ def save(folder: Path, state: State, tensors: Tensors, keep: int) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"{partial / name} could not be written: {error}") from error
         share(partial / name)
-    (partial / STATE).write_text(json.dumps(asdict(state), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (partial / STATE).write_text(_text(state), encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         sync(path)
+    shutil.rmtree(target, ignore_errors=True)  # one that has lost its state, and so is none
     partial.rename(target)
     sync(folder)
-    if keep:
-        kept = best(folder)
-        for old in _all(folder)[:-keep]:
-            if old != kept:
-                shutil.rmtree(old)
+    _prune(folder, keep)
     return target
+
+
+def _prune(folder: Path, keep: int) -> None:
+    kept = best(folder) if keep else None
+    for old in _all(folder)[:-keep] if keep else ():
+        if old != kept:
+            shutil.rmtree(old)
+
+
+def _text(state: State) -> str:
+    return json.dumps(asdict(state), indent=1, sort_keys=True) + "\n"
+
+
+def amend(checkpoint: Path, state: State, keep: int) -> None:
+    """Replace what a checkpoint says beside its tensors, at once; remove others as `save` does."""
+    partial = checkpoint / f".{STATE}.partial"
+    partial.write_text(_text(state), encoding="utf-8")
+    sync(partial)
+    partial.rename(checkpoint / STATE)
+    sync(checkpoint)
+    _prune(checkpoint.parent, keep)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left of checkpoints; for who holds the run's lock."""
+    for left in folder.glob(".step-*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def lock(folder: Path) -> IO[bytes]:
@@ -223,7 +253,9 @@ def read_state(checkpoint: Path) -> State:
         kind = ImageState if "validation_accuracy" in data else State
         return kind(**{**data, "architecture": KINDS[parts.get("kind")](**parts)})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint / STATE} is not the state of a checkpoint: {error}") from error
+        raise CheckpointError(
+            f"{checkpoint / STATE} is not the state of a checkpoint ({error}): remove {checkpoint}"
+        ) from error
 
 
 def load_model(checkpoint: Path, device: torch.device | str = "cpu") -> tuple[MaskedLM, State]:
@@ -265,11 +297,27 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> Non
 
 
 def start_from(checkpoint: Path, model: nn.Module, tokenizer: str | None) -> None:
-    """Load weights alone, to go on with other data; CheckpointError where sizes or tokenizers differ."""
-    check_tokenizer("the rows of --data", tokenizer, read_state(checkpoint))
-    weights = _load(checkpoint / WEIGHTS)
-    extra = {name for name in weights if name.startswith("next_sentence.")} - set(model.state_dict())
-    _fill(model, {name: tensor for name, tensor in weights.items() if name not in extra}, checkpoint)
+    """Load weights alone, to go on with other data; CheckpointError where models or tokenizers differ.
+
+    The next-sentence head is left out where there is none, and keeps its first values where the other has none.
+    """
+    state = read_state(checkpoint)
+    if isinstance(state, ImageState):
+        raise CheckpointError(f"{checkpoint} holds a model of images: this is for text; see python -m trainer.vision")
+    check_tokenizer("the rows of --data", tokenizer, state)
+    ours = cast(Any, model).arch
+    for name in (each.name for each in fields(ours) if each.name not in ("max_length", "init_std", "next_sentence")):
+        was, now = getattr(state.architecture, name), getattr(ours, name)
+        if was != now:  # among them weights of the same shapes that mean something else
+            raise CheckpointError(f"{checkpoint} was trained with {name} {was}, not {now}: give the same model options")
+    weights, expected = _load(checkpoint / WEIGHTS), model.state_dict()
+    head = {name: tensor for name, tensor in expected.items() if _is_head(name)}
+    _fill(model, {**head, **{name: each for name, each in weights.items() if name in expected or not _is_head(name)}},
+          checkpoint)  # fmt: skip
+
+
+def _is_head(name: str) -> bool:
+    return name.startswith("next_sentence.")
 
 
 def start_from_images(checkpoint: Path, model: nn.Module) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import textwrap
 import typing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -84,6 +86,8 @@ class RunConfig:
             raise ConfigError("run: eval_ratio is a share; prefetch, processes, threads and keep are not negative")
         if min(self.log_every, self.eval_every, self.eval_rows, self.save_every, self.peak_tflops) < 0:
             raise ConfigError("run: log_every, eval_every, eval_rows, save_every and peak_tflops are not negative")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"run.seed is {self.seed}; it must be at least 0 and below 2⁶³")
         if not 0 < self.ramp <= 1:
             raise ConfigError(f"run.ramp is {self.ramp}; it must be a share above 0 and at most 1")
         if self.ramp_from:
@@ -190,10 +194,10 @@ def _cast(value: Any, hint: Any, name: str) -> Any:
         return None
     kind = origin if origin in (dict, tuple) else next((t for t in inner if t is not NoneType), hint)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:  # YAML 1.1 takes 1e-3 for a string
-            return float(value)
-        except ValueError:
-            pass
+        with suppress(ValueError):  # YAML 1.1 takes 1e-3 for a string
+            value = float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a number; it is {value}")
     if type(value) is not kind:
         wanted = "list" if kind is tuple else kind.__name__
         raise ConfigError(f"{name} must be of type {wanted}; it is {value!r}")

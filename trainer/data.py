@@ -93,14 +93,15 @@ class _Shard:
     """
 
     def __init__(self, path: Path, record: Record, directory: int) -> None:
+        self.path = path
         file = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(file)
+        reader = _opened(file, path)
         record.check_version(reader.schema, str(path))
         found, wanted = (schema.field("input_ids").type for schema in (reader.schema, record.schema))
         if not found.equals(wanted):
             raise SchemaError(f"{path}: input_ids is {found}; the manifest asks for {wanted}")
-        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-        self.batches = [batch for batch in batches if len(batch)]
+        self.batches = [batch for batch in _batches(reader, path) if len(batch)]
+        self._sound: set[int] = set()
         self.starts = np.cumsum([0] + [len(batch) for batch in self.batches])
         file.seek(0)
         whole = file.read_buffer()
@@ -136,12 +137,40 @@ class _Shard:
     def documents(self, rows: np.ndarray, names: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
         """Items of list columns, row by row of ascending rows, and their number in each row."""
         batch, offset = self.locate(rows)
-        lists = [
-            [self.batches[b].column(name).take(pa.array(offset[batch == b])) for name in names]
-            for b in np.unique(batch).tolist()
-        ]
+        chosen = np.unique(batch).tolist()
+        self._check(chosen, names)
+        lists = [[self.batches[b].column(name).take(pa.array(offset[batch == b])) for name in names] for b in chosen]
         counts = np.concatenate([each[0].value_lengths().to_numpy() for each in lists])
         return pa.concat_tables([pa.table([c.flatten() for c in each], names=list(names)) for each in lists]), counts
+
+    def _check(self, batches: Sequence[int], names: Sequence[str]) -> None:
+        """Look once through the offsets of list columns: Arrow follows damaged ones out of the file."""
+        for number in set(batches) - self._sound:
+            try:
+                for name in names:
+                    self.batches[number].column(name).validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise damaged(self.path, f"record batch {number}: {error}") from error
+            self._sound.add(number)
+
+
+def damaged(path: Path, what: object) -> SchemaError:
+    """An error about a file that is not as `pack` wrote it."""
+    return SchemaError(f"{path} is damaged ({what}): pack it again")
+
+
+def _opened(file: pa.MemoryMappedFile, path: Path) -> pa.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def _batches(reader: pa.RecordBatchFileReader, path: Path) -> list[pa.RecordBatch]:
+    try:
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, error) from error
 
 
 class PackedDataset:

@@ -71,7 +71,12 @@ class Losses:
         return Losses(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def report(self) -> dict[str, Any]:
-        """Means over all documents and, under 'sources', over each source's."""
+        """Means over all documents and, under 'sources', over each source's: None where none of its tokens is masked.
+
+        ValueError where nothing is.
+        """
+        if not self.masked.any():
+            raise ValueError("no token of the rows to evaluate on can be masked: they hold special tokens alone")
         sources = sorted(set(self.source.tolist()))
         return {**self._means(np.ones(len(self.source), bool)), "sources": {
             source: self._means(self.source == source) for source in sources
@@ -85,12 +90,16 @@ class Losses:
             "next_sentence_loss": round(float(self.pair_loss[chosen].sum()) / pairs, 6),
             "next_sentence_accuracy": round(float(self.pairs_right[chosen].sum()) / pairs, 6),
         } if pairs else {}  # fmt: skip
-        loss, unigram = (float(values[chosen].sum()) / max(masked, 1) for values in (self.loss, self.unigram))
+        names = ("loss", "unigram_loss", "accuracy", "bits_per_byte")
+        means: tuple[float | None, ...] = (None,) * len(names)
+        if masked:
+            loss, unigram = (float(values[chosen].sum()) / masked for values in (self.loss, self.unigram))
+            per_byte = loss / math.log(2) * tokens / max(size, 1)
+            means = tuple(
+                round(each, 6) for each in (loss, unigram, int(self.correct[chosen].sum()) / masked, per_byte)
+            )
         return {
-            "loss": round(loss, 6),
-            "unigram_loss": round(unigram, 6),
-            "accuracy": round(int(self.correct[chosen].sum()) / max(masked, 1), 6),
-            "bits_per_byte": round(loss / math.log(2) * tokens / max(size, 1), 6),
+            **dict(zip(names, means, strict=True)),
             **next_sentence,
             "masked_tokens": masked,
             "tokens": tokens,
@@ -144,10 +153,9 @@ def table(report: dict[str, Any]) -> str:
     """Lay out a report for a terminal: one line for each source and one for all."""
     lines = [f"{'source':<24}{'loss':>9}{'unigram':>9}{'accuracy':>10}{'bits/byte':>11}{'masked':>11}"]
     for name, one in [*report["sources"].items(), ("all", report)]:
-        lines.append(
-            f"{name[:23]:<24}{one['loss']:>9.4f}{one['unigram_loss']:>9.4f}{one['accuracy']:>10.4f}"
-            f"{one['bits_per_byte']:>11.4f}{one['masked_tokens']:>11,}"
-        )
+        columns = (("loss", 9), ("unigram_loss", 9), ("accuracy", 10), ("bits_per_byte", 11))
+        means = (f"{'-' if one[key] is None else format(one[key], '.4f'):>{width}}" for key, width in columns)
+        lines.append(f"{name[:23]:<24}{''.join(means)}{one['masked_tokens']:>11,}")
     return "\n".join(lines)
 
 

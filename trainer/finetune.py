@@ -96,6 +96,8 @@ class FineTuneConfig:
             raise ValueError("epochs and batch must be at least 1, max_length 3, patience and threads 0")
         if not (0 < self.validation < 1 and 0 <= self.mask < 1 and 0 <= self.smoothing < 1):
             raise ValueError("validation, mask and smoothing are shares below 1")
+        if not (0 < self.layer_decay <= 1 and 0 <= self.seed < 2**63):
+            raise ValueError("layer_decay must be above 0 and at most 1, seed at least 0 and below 2⁶³")
 
 
 @dataclass(frozen=True)
@@ -141,10 +143,11 @@ def load_tokenizer(directory: Path, arch: Architecture, max_length: int | None) 
     return tokenizer
 
 
-def pack(texts: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Segments, Tensor]:
+def pack(texts: Sequence[np.ndarray], device: torch.device, *, dense: bool = True) -> tuple[Tensor, Segments, Tensor]:
     """Lay texts side by side, longest first, each into the first row with room: ids, segments, each text's segment.
 
-    Rows are as long as the longest text, rounded up to a multiple of 8; so on CPU the same-document mask stays small.
+    Rows are as long as the longest text, rounded up to a multiple of 8; so the same-document mask stays small. dense:
+    with that mask, which attention in float32 needs.
     """
     length = -(-max(map(len, texts)) // 8) * 8
     rows: list[list[int]] = []
@@ -163,7 +166,7 @@ def pack(texts: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Seg
         segment[members] = np.arange(len(lens), len(lens) + len(members))
         ids += [*(texts[text] for text in members), np.full(free, PAD_ID)]
         lens += [len(texts[text]) for text in members] + [free] * (free > 0)
-    segments = Segments.build(np.array(lens), length, device)
+    segments = Segments.lay_out(np.array(lens), length).to(device, dense=dense)
     tokens = torch.from_numpy(np.concatenate(ids).reshape(-1, length))
     return tokens.to(device), segments, torch.from_numpy(segment).to(device)
 
@@ -180,8 +183,9 @@ def hide(texts: list[np.ndarray], rows: np.ndarray, epoch: int, options: FineTun
 def logits(model: Classifier, texts: Sequence[np.ndarray], options: FineTuneConfig) -> Tensor:
     """Logits, float32 [texts, classes]."""
     device = model.classifier.weight.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=half(options.precision, device)):
-        return model(*pack(texts, device)).float()
+    halved = half(options.precision, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+        return model(*pack(texts, device, dense=not halved)).float()
 
 
 @torch.no_grad()

@@ -158,7 +158,9 @@ def mask_rows(
 ) -> Masked:
     """Mask packed rows: int64 [rows, length], bool [rows, length], uint64 [rows], int [rows].
 
-    Each row gets round(ratio · its maskable tokens) masks, at least one; special tokens and padding get none.
+    Each row gets round(ratio · its maskable tokens) masks, at least one; special tokens and padding get none. Of whole
+    words it may get a few less: longer ones are left out where the quota has no room, and so are hidden a little less
+    often. Where not even one word fits, its tokens are chosen singly.
     """
     rows, length = input_ids.shape
     maskable = input_ids >= ORDINARY
@@ -171,6 +173,8 @@ def mask_rows(
         ends, _ = draws(row_ids, epochs, length, seed, first=1 << 31)  # blocks that no row is long enough to reach
         unit = spans(unit, maskable, ends, config.span)
     chosen = choose(score, maskable, quota, unit)
+    if (empty := (quota > 0) & ~chosen.any(axis=1)).any():  # no word is as short as the quota
+        chosen[empty] = choose(score[empty], maskable[empty], quota[empty])
 
     # one number decides both: which interval it falls into, and where in the interval which random id
     mask, swap = (np.uint64(round(share * 2**32)) for share in (config.mask, config.random))

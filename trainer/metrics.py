@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import resource
 import sys
 import time
@@ -16,9 +17,12 @@ import torch
 
 from trainer.model import Architecture
 
-LINES = "metrics.jsonl"
-#: bfloat16 TFLOP/s without sparsity, from the makers' data sheets
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "GH200": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70}
+LINES, SUMMARY = "metrics.jsonl", "train.json"
+#: bfloat16 TFLOP/s without sparsity, from the makers' data sheets, by words of a device's name
+PEAK_TFLOPS = {
+    "B200": 2250, "H200": 989, "H200 NVL": 835, "H100": 989, "H100 PCIe": 756, "H100 NVL": 835, "GH200": 989,
+    "A100": 312, "L40S": 362, "L4": 121, "A10G": 70,
+}  # fmt: skip
 
 
 def flops(arch: Architecture, tokens: int, masked: int, squares: int) -> float:
@@ -36,8 +40,9 @@ def peak_tflops(device: torch.device, stated: float) -> float | None:
     """Peak of a device in TFLOP/s: as stated, or as known of a GPU; None where it is not known."""
     if stated or device.type != "cuda":
         return stated or None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAK_TFLOPS.items() if key in name), None)
+    words = set(re.split(r"[\s-]+", torch.cuda.get_device_name(device)))
+    known = [key for key in PEAK_TFLOPS if words.issuperset(key.split())]
+    return PEAK_TFLOPS[max(known, key=len)] if known else None
 
 
 class Energy:
@@ -144,7 +149,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} holds something else than lines of JSON ({error}): remove it") from error
 
 
 def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
@@ -158,7 +166,7 @@ def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
 def summarise(folder: Path, lines: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Write `train.json` (the summary) and `loss.csv` (step, train and validation loss, learning rate) for DVC."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     curve: dict[int, dict[str, Any]] = {}
     for line in lines:
         row = curve.setdefault(line["step"], {"step": line["step"]})
@@ -169,6 +177,15 @@ def summarise(folder: Path, lines: list[dict[str, Any]], summary: dict[str, Any]
         writer = csv.DictWriter(file, ("step", "train_loss", "validation_loss", "learning_rate"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(curve[step] for step in sorted(curve))
+
+
+def summary_of(folder: Path) -> dict[str, Any] | None:
+    """Read the `train.json` of a run that ended; None where there is none."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) and {"steps", "validation"} <= set(summary) else None
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -48,6 +48,10 @@ class ModelConfig:
     init_std: float | None = None
     unigram_bias: bool = True
 
+    def __post_init__(self) -> None:
+        if min(self.rope_theta, self.norm_eps, 1 if self.init_std is None else self.init_std) <= 0:
+            raise ValueError("model: rope_theta, norm_eps and init_std must be above 0")
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 NAMES = ("adamw", "sgd", "lars", "lamb", "muon")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -18,8 +19,8 @@ SCHEDULES = ("constant", "linear", "cosine")
 class OptimConfig:
     """How gradients become steps.
 
-    name: 'adamw' (Loshchilov and Hutter 2019), 'sgd' (with momentum), 'lars' (You et al. 2017), 'lamb' (You et al.
-    2020), or 'muon' (Jordan 2024) for the matrices of the layers with AdamW for the rest, both at AdamW's scale of
+    name: 'adamw' (Loshchilov and Hutter 2019), 'sgd' (with momentum), 'lars' (after You et al. 2017), 'lamb' (You et
+    al. 2020), or 'muon' (Jordan 2024) for the matrices of the layers with AdamW for the rest, both at AdamW's scale of
     rates. lr: peak rate. momentum: of sgd, lars and muon. beta1: of Adam's first moment. beta2: of Adam's second
     moment. eps: added to the root of Adam's second moment. trust: LARS's coefficient. weight_decay: of matrices only.
     clip: largest norm of a step's gradient; 0: none. schedule: after the linear warm-up 'constant' with a final 1−√
@@ -48,15 +49,18 @@ class OptimConfig:
         decay = self.decay if self.schedule == "constant" else 0.0
         if self.warmup < 0 or decay < 0 or self.warmup + decay > 1:
             raise ValueError(f"optim: warmup {self.warmup} and decay {self.decay} must be shares of at most 1 together")
-        if not (self.lr > 0 and min(self.clip, self.weight_decay, self.momentum) >= 0):
-            raise ValueError("optim: lr must be above 0; clip, weight_decay and momentum must not be negative")
+        if not (self.lr > 0 and self.trust > 0 and min(self.clip, self.weight_decay, self.momentum) >= 0):
+            raise ValueError(
+                "optim: lr and trust must be above 0; clip, weight_decay and momentum must not be negative"
+            )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
             raise ValueError("optim: beta1 and beta2 must be at least 0 and below 1, eps above 0")
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     """Rate of a step, from 0: linear up to `lr`, then as the schedule says, down to almost 0."""
-    warmup, decay = math.ceil(config.warmup * steps), math.ceil(config.decay * steps)
+    # 0.07 · 100 is a little more than 7
+    warmup, decay = (math.ceil(round(share * steps, 6)) for share in (config.warmup, config.decay))
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(steps - warmup, 1)
@@ -123,7 +127,10 @@ def build(model: nn.Module, config: OptimConfig, layer_decay: float = 1.0) -> li
     if config.name == "adamw":
         return [adamw(parts)]
     if config.name == "sgd":
-        return [torch.optim.SGD(parts, config.lr, config.momentum, fused=True)]
+        sharded = any(
+            isinstance(parameter, DTensor) for parameter in model.parameters()
+        )  # for which torch has no kernel
+        return [torch.optim.SGD(parts, config.lr, config.momentum, fused=not sharded)]
     if config.name == "lars":
         return [Lars(parts, config.lr, config.momentum, config.trust)]
     return [Lamb(parts, config.lr, (config.beta1, config.beta2), config.eps)]
@@ -136,7 +143,10 @@ def _ratio(weights: Tensor, step: Tensor) -> Tensor:
 
 
 class Lars(torch.optim.Optimizer):
-    """SGD with momentum whose rate is, for each matrix, `trust` · ‖weights‖ / ‖gradient + decay · weights‖."""
+    """SGD with momentum whose rate is, for each matrix, `trust` · ‖weights‖ / ‖gradient + decay · weights‖.
+
+    (You et al. divide by ‖gradient‖ + decay · ‖weights‖, which is never less.)
+    """
 
     def __init__(self, params: Any, lr: float, momentum: float, trust: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": 0.0, "matrix": True})

@@ -93,8 +93,10 @@ class MicroBatch:
 
 
 def half(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: where asked for, or by 'auto' on a CUDA device that has it."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    """Whether to compute in bfloat16: where asked for, or by 'auto' on a CUDA device that has units for it."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
 
 
 class Objective(nn.Module):
@@ -161,10 +163,12 @@ class Stepper:
         """Take steps with a model that stands on the world's device (and for 'fsdp' has been sharded)."""
         self.objective, self.optimizers, self.world, self.clip, self.mode = objective, optimizers, world, clip, mode
         self.parameters = list(objective.parameters())
-        self.forward: Any = torch.compile(objective, dynamic=False) if compiled else objective
+        self.forward = objective
         if mode == "ddp" and world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
-            self.forward = nn.parallel.DistributedDataParallel(self.forward, devices, gradient_as_bucket_view=True)
+            self.forward = nn.parallel.DistributedDataParallel(objective, devices, gradient_as_bucket_view=True)
+        if compiled:  # around DDP, so that the compiler cuts where buckets end and their sums overlap with the backward
+            self.forward = torch.compile(self.forward, dynamic=False)
 
     def __call__(self, batches: Sequence[Batch], stop: bool = False) -> StepResult:
         """Take one step over this process's share. Means are over all masked tokens and pairs of the step.
@@ -248,7 +252,10 @@ def tree_sum(leaves: Iterable[Tensor]) -> Tensor:
 
 
 def shard(objective: Any) -> None:
-    """Split weights over the processes (FSDP2): each layer by itself, then what is left. Before optimizers are made."""
+    """Split weights over the processes (FSDP2): each layer by itself, then what is left. Before optimizers are made.
+
+    From main memory, layer by layer: a device never holds the whole model.
+    """
     for layer in objective.model.model.layers:
         fully_shard(layer)
     fully_shard(objective)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from trainer.config import SECTION, Config, ConfigError, RunConfig, describe, lo
 from trainer.data import PackedDataset, prefetch, read_batches
 from trainer.losses import Recorder
 from trainer.masking import MaskConfig
-from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, table
+from trainer.metrics import Energy, Metrics, flops, memory, peak_tflops, read, summarise, summary_of, table
 from trainer.model import Architecture, MaskedLM
 from trainer.order import Schedule
 from trainer.step import MicroBatch, Objective, Stepper, StepResult, shard
@@ -60,7 +60,7 @@ def train(config: Any, paths: Paths, world: World, job: type[Job] | None = None)
 
 
 def _loop(config: Any, job: Job) -> int:
-    run, report = config.run, None
+    run, report = config.run, job.catch_up()
     batches = prefetch(job.batches(), run.prefetch)
     with closing(batches):
         for step in range(job.start, run.steps):
@@ -114,16 +114,16 @@ class Job:
         self.order = schedule(self.data, config)
         self.manifest: str = self.data.sha256()
         found = checkpoint.latest(paths.checkpoints)
-        state = checkpoint.check(found, self.manifest, asdict(config)) if found else None
-        self.start = state.step if state else 0
+        self.resumed = checkpoint.check(found, self.manifest, asdict(config)) if found else None
+        self.start = self.resumed.step if self.resumed else 0
         best = checkpoint.best(paths.checkpoints)
         self.best = checkpoint.read_state(best).goodness if best else None
         self.model = self.new_model()
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.model.to(world.device)
         self.objective = self.new_objective()
         if run.mode == "fsdp":
             shard(self.objective)
+        self.objective.to(world.device)
         self.optimizers = optim.build(self.model, config.optim, self.layer_decay)
         if found:
             checkpoint.restore(found, self.model, self.optimizers)
@@ -139,6 +139,7 @@ class Job:
             text = json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
             paths.output.mkdir(parents=True, exist_ok=True)
             self._lock = checkpoint.lock(paths.output)
+            checkpoint.sweep(paths.checkpoints)
             losses.forget(paths.output / losses.FOLDER, self.start)
             (paths.output / OPTIONS).write_text(text, encoding="utf-8")
             self.metrics = Metrics(
@@ -197,6 +198,21 @@ class Job:
             validation_loss=report["loss"] if report else None, tokenizer=self.data.tokenizer,
         )  # fmt: skip
 
+    def catch_up(self) -> dict[str, Any] | None:
+        """Make up for the evaluation that a stop left out, so that the run goes on as if there had been none."""
+        state, run = self.resumed, self.config.run
+        if state is None or state.validation_loss is not None or not (
+            self.start == run.steps or due(self.start, run.eval_every)
+        ):  # fmt: skip
+            return None
+        report = self.validate(self.start)
+        self.is_best(report)
+        if self.world.rank == 0:
+            measured = vars(self.state(self.start, state.rows, report))
+            values = {name: value for name, value in measured.items() if name.startswith("validation_")}
+            checkpoint.amend(self.paths.checkpoints / f"step-{self.start:08d}", replace(state, **values), run.keep)
+        return report
+
     def is_best(self, report: dict[str, Any]) -> bool:
         """Whether no evaluation before was as good; remembers it."""
         found = checkpoint.goodness(report["loss"], report.get("accuracy") if self.by_accuracy else None)
@@ -243,8 +259,13 @@ class Job:
         return round(work / seconds / self.world.size / (self.peak * 1e12), 4) if self.peak else None
 
     def validate(self, step: int) -> dict[str, Any]:
-        """Measure the model on the validation rows."""
+        """Measure the model on the validation rows; FloatingPointError where it has come apart."""
         report = self.measure()
+        if not checkpoint.is_finite(report["loss"]):
+            raise FloatingPointError(
+                f"step {step}: the validation loss is {report['loss']}, so nothing was saved. Lower optim.lr or "
+                f"optim.clip, and go on with --resume from {checkpoint.latest(self.paths.checkpoints) or 'the start'}"
+            )
         if self.metrics:
             self.metrics.write(step, "validation", report)
             self.metrics.say(f"step {step:,}: validation {self.describe(report)}")
@@ -280,28 +301,33 @@ class Job:
         return STOPPED
 
     def finish(self, report: dict[str, Any] | None) -> int:
-        """Write and print the summary."""
+        """Write and print the summary; of a run that was complete already print what there is."""
         self.writer.wait()
-        report = report or self.validate(self.start)  # a run that was complete already
-        joules = self.world.gather(self.energy.joules())
+        summary = self.world.gather(summary_of(self.paths.metrics))[0] if report is None else None
+        if summary is None or summary["steps"] != self.start:
+            summary = self.summary(report or self.validate(self.start))
+            if self.metrics:
+                summarise(self.paths.metrics, read(self.metrics.path), summary)
         if self.metrics:
             self.metrics.close()
-            seconds = max(self.seconds, 1e-9)
-            summary = {
-                "steps": self.config.run.steps, "since_step": self.start, "parameters": self.parameters,
-                self.unit: self.tokens,
-                f"{self.unit}_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
-                "data_wait": round(self.waited / seconds, 4), "seconds": round(seconds, 1),
-                "processes": self.world.size, "memory": memory(self.world.device),
-                "joules": None if None in joules else sum(joules),
-                "validation": report,
-            }  # fmt: skip
-            summarise(self.paths.metrics, read(self.metrics.path), summary)
-            print(self.table(report))
+            print(self.table(summary["validation"]))
             print(table(summary))
             print(f"checkpoint: {checkpoint.latest(self.paths.checkpoints)}")
         self.world.gather(None)
         return 0
+
+    def summary(self, report: dict[str, Any]) -> dict[str, Any]:
+        """What train.json holds: the numbers of this process's steps, and the last evaluation."""
+        seconds, joules = max(self.seconds, 1e-9), self.world.gather(self.energy.joules())
+        return {
+            "steps": self.config.run.steps, "since_step": self.start, "parameters": self.parameters,
+            self.unit: self.tokens,
+            f"{self.unit}_per_second": round(self.tokens / seconds, 1), "mfu": self.mfu(self.flops, seconds),
+            "data_wait": round(self.waited / seconds, 4), "seconds": round(seconds, 1),
+            "processes": self.world.size, "memory": memory(self.world.device),
+            "joules": None if None in joules else sum(joules),
+            "validation": report,
+        }  # fmt: skip
 
 
 def schedule(dataset: Any, config: Any) -> Schedule:
@@ -359,6 +385,7 @@ def _prepare(config: Any, paths: Paths, resume: bool, world_size: int, check: Ca
             raise ConfigError(f"{newest} has taken {taken:,} steps already; raise run.steps (here {run.steps:,})")
         if newest and not resume:
             raise CheckpointError(f"{paths.output} holds a run: continue it with --resume, or choose another --output")
+    paths.metrics.mkdir(parents=True, exist_ok=True)  # fails rather now than after hours
 
 
 @guarded

@@ -65,11 +65,12 @@ class World:
         return values
 
 
-def connect(threads: int, mode: str = "elastic") -> World:
+def connect(threads: int, mode: str = "elastic", *, strict: bool = True) -> World:
     """Join the processes that torchrun or `launch` started, NCCL on CUDA and gloo on CPU; or be alone.
 
     threads: for this process; 0: its share of the cores. mode: 'elastic' asks CUDA for deterministic kernels; 'fsdp'
-    needs a process group also for one process.
+    needs a process group also for one process. strict: an operation that has no deterministic kernel is an error. Else
+    PyTorch warns, and takes for attention the quicker kernel even though it has a deterministic one.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
@@ -80,7 +81,7 @@ def connect(threads: int, mode: str = "elastic") -> World:
         torch.set_float32_matmul_precision("high")
         if mode == "elastic":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes on reproducibility ask for
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.use_deterministic_algorithms(True, warn_only=not strict)
     if size > 1 or mode == "fsdp":
         store = os.environ.get(STORE) or ("" if "RANK" in os.environ else tempfile.mkdtemp() + "/store")
         where = Path(store).as_uri() if store else "env://"
@@ -95,14 +96,14 @@ def cores() -> int:
 
 
 def processes(wanted: int, most: int) -> int:
-    """Processes to start here: 1 under torchrun; as wanted; or for 0 the largest power of two that cores, GPUs and
-    `most` (micro-batches of a step) allow."""
+    """Processes to start here: 1 under torchrun; as wanted; or for 0 the largest power of two that cores or GPUs allow
+    and that divides `most` (micro-batches of a step)."""
     if "RANK" in os.environ:
         return 1
     if wanted:
         return wanted
     places = torch.cuda.device_count() if torch.cuda.is_available() else cores()
-    return 1 << (max(1, min(places, most)).bit_length() - 1)
+    return min(1 << (max(1, places).bit_length() - 1), most & -most)
 
 
 def launch(count: int, function: Callable[..., int], *arguments: Any) -> int:

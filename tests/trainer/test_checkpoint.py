@@ -1,6 +1,6 @@
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -166,3 +166,58 @@ def test_find_takes_a_checkpoint_or_a_run_and_says_where_there_is_none(tmp_path:
     (path / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not the state of a checkpoint"):
         checkpoint.read_state(path)
+
+
+def test_what_has_lost_its_state_is_written_again(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (path / "state.json").unlink()
+    assert checkpoint.latest(tmp_path) is None
+    assert save(tmp_path, 1) == checkpoint.latest(tmp_path)
+    with pytest.raises(CheckpointError, match=r"not the state of a checkpoint .*: remove "):
+        checkpoint.read_state(tmp_path)
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    (tmp_path / ".step-00000002.partial").mkdir()
+    (tmp_path / ".step-00000002.partial/model.safetensors").write_bytes(b"half")
+    checkpoint.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    for step, loss in ((1, 3.0), (2, float("nan")), (3, float("-inf"))):
+        save(tmp_path, step, loss=loss)
+    assert checkpoint.best(tmp_path) == tmp_path / "step-00000001"
+
+
+def test_an_evaluation_made_up_for_is_written_into_the_checkpoint(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    before = checkpoint.read_state(path)
+    checkpoint.amend(path, replace(before, validation_loss=2.5), 0)
+    assert checkpoint.read_state(path) == replace(before, validation_loss=2.5)
+    assert checkpoint.best(tmp_path) == path
+    assert sorted(each.name for each in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+
+
+def test_weights_start_a_model_with_or_without_a_head_for_pairs(tmp_path: Path) -> None:
+    path, source = save(tmp_path, 1), trained(1)[0].state_dict()
+    paired = MaskedLM(replace(ARCH, next_sentence=True, max_length=64))
+    paired.initialise(7)
+    head = paired.next_sentence.weight.detach().clone()  # type: ignore[union-attr]
+    checkpoint.start_from(path, paired, None)
+    assert torch.equal(paired.next_sentence.weight, head)  # type: ignore[union-attr]
+    assert all(torch.equal(paired.state_dict()[name], value) for name, value in source.items())
+    state = State(1, "aa" * 32, paired.arch, CONFIG)
+    other = checkpoint.save(tmp_path / "pairs", state, Tensors.of(paired, []), 0)
+    plain = trained(0)[0]
+    checkpoint.start_from(other, plain, None)
+    assert all(torch.equal(plain.state_dict()[name], value) for name, value in source.items())
+
+
+def test_weights_that_would_mean_something_else_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"was trained with heads \d+, not \d+: give the same model options"):
+        checkpoint.start_from(path, MaskedLM(replace(ARCH, heads=2 * ARCH.heads)), None)
+    with pytest.raises(CheckpointError, match="rope_theta"):
+        checkpoint.start_from(path, MaskedLM(replace(ARCH, rope_theta=500.0)), None)

@@ -56,6 +56,12 @@ def test_a_file_without_the_section_is_refused_and_an_empty_section_means_the_de
         ("data.mix=2", r"train\.data\.mix must be of type list"),
         ("data.mix=[1, -2]", "must not be negative"),
         ("run.steps", "write it as part.name=value"),
+        ("run.seed=-1", r"run\.seed is -1"),
+        ("optim.lr=.nan", r"train\.optim\.lr must be a number; it is nan"),
+        ("optim.lr=inf", r"train\.optim\.lr must be a number; it is inf"),
+        ("data.weights={a: .inf}", r"train\.data\.weights\.a must be a number"),
+        ("model.init_std=0", "init_std must be above 0"),
+        ("model.rope_theta=-1", "must be above 0"),
     ],
 )
 def test_what_does_not_fit_is_named(override: str, message: str) -> None:

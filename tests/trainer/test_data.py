@@ -161,3 +161,33 @@ def test_reading_ahead_gives_the_rows_of_every_batch(packed: Path, rows: int, ah
         assert got.cu_seqlens.tolist() == [0, *itertools.accumulate(got.lens.tolist())]
         count += 1
     assert count == len(batches)
+
+
+def test_a_damaged_shard_is_named_before_arrow_follows_it_out_of_the_file(make_packed: MakePacked) -> None:
+    root = make_packed()
+    path = root / "train/shard-00000.arrow"
+    whole = bytearray(path.read_bytes())
+    batch = pa.ipc.open_file(pa.BufferReader(bytes(whole))).get_batch(0)
+    offsets = batch.column("doc_ids").buffers()[1].to_pybytes()
+    for at in find_all(bytes(whole), offsets):
+        whole[at + 4 : at + 8] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(whole)
+    dataset = PackedDataset(root, "train")
+    with pytest.raises(SchemaError, match=r"shard-00000\.arrow is damaged \(record batch 0: .*pack it again"):
+        dataset.documents(np.arange(2))
+    assert len(dataset.documents(np.arange(7, 9)))  # the next record batch is as it was
+
+
+def find_all(whole: bytes, part: bytes) -> list[int]:
+    found = [whole.find(part)]
+    while found[-1] >= 0:
+        found.append(whole.find(part, found[-1] + 1))
+    return found[:-1]
+
+
+def test_a_shard_of_other_bytes_is_named(make_packed: MakePacked) -> None:
+    root = make_packed()
+    path = root / "train/shard-00001.arrow"
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(SchemaError, match=r"shard-00001\.arrow is damaged .*pack it again"):
+        PackedDataset(root, "train")

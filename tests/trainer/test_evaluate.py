@@ -105,3 +105,25 @@ def test_a_dataset_with_another_vocabulary_is_refused(
     checkpoint.save(tmp_path / "checkpoints", state, Tensors.of(other, []), 0)
     assert main(["--checkpoint", str(tmp_path), "--data", str(packed), "--threads", "1"]) == 1
     assert "the model has 256 token ids" in capsys.readouterr().err
+
+
+def losses(masked: list[int]) -> evaluate.Losses:
+    """Two documents of two sources, of which so many tokens were masked."""
+    count = np.array(masked)
+    zeros = np.zeros(2)
+    return evaluate.Losses(
+        np.array([b"a", b"b"], object), np.array(["books", "新闻"], object), 2.0 * count, 3.0 * count, count, count,
+        np.array([8, 8]), np.array([16, 24]), zeros, zeros, zeros,
+    )  # fmt: skip
+
+
+def test_of_a_source_without_masked_tokens_no_loss_is_claimed() -> None:
+    report = losses([4, 0]).report()
+    assert report["loss"] == report["sources"]["books"]["loss"] == 2.0
+    assert report["sources"]["新闻"] == {
+        "loss": None, "unigram_loss": None, "accuracy": None, "bits_per_byte": None,
+        "masked_tokens": 0, "tokens": 8, "bytes": 24,
+    }  # fmt: skip
+    assert evaluate.table(report).splitlines()[2].split() == ["新闻", "-", "-", "-", "-", "0"]
+    with pytest.raises(ValueError, match="special tokens alone"):
+        losses([0, 0]).report()

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from schemas.packed import CLS_ID, MASK_ID, PAD_ID, SEP_ID, SPECIAL_TOKENS
 from trainer import checkpoint
+from trainer.attention import Segments
 from trainer.classify import Example, Fields, read
 from trainer.config import load
 from trainer.export import load_classifier
@@ -184,6 +185,21 @@ def test_packed_texts_have_the_logits_that_each_has_alone() -> None:
         for text, found in zip(texts, together, strict=True):
             torch.testing.assert_close(logits(model, [text], FineTuneConfig())[0], found, atol=1e-5, rtol=0)
     assert int((flat == PAD_ID).sum()) == flat.numel() - sum(map(len, texts))
+
+
+def test_attention_in_float32_gets_the_mask_that_it_needs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = MaskedLM(ARCH)
+    base.initialise(0)
+    model, asked, plain = Classifier.of(base, 3), [], Segments.to
+
+    def to(self: Segments, device: torch.device, *, dense: bool = False) -> Segments:
+        asked.append(dense)
+        return plain(self, device, dense=dense)
+
+    monkeypatch.setattr(Segments, "to", to)
+    for precision in ("float32", "bf16"):
+        logits(model, [np.array([CLS_ID, 7, SEP_ID])], FineTuneConfig(precision=precision))
+    assert asked == [True, False]
 
 
 def test_hidden_tokens_depend_on_seed_epoch_and_row_alone_and_spare_the_specials() -> None:

@@ -200,3 +200,17 @@ def test_spans_hide_longer_runs_than_tokens_at_the_same_ratio(packed: Path) -> N
         slots = np.sort(masked.slots[masked.labels >= 0])
         runs[unit] = len(slots) / (1 + (np.diff(slots) > 1).sum())
     assert runs["token"] < runs["word"] < runs["span"]
+
+
+@pytest.mark.parametrize("unit", ["word", "span"])
+def test_a_row_of_words_longer_than_its_share_still_gets_its_masks(unit: str) -> None:
+    ids = np.arange(5, 5 + LENGTH)[None].repeat(3, axis=0)
+    starts = np.zeros(ids.shape, bool)
+    starts[0, 0] = True  # one word of 64 tokens; a share of a tenth has room for 6
+    starts[1, ::8] = True
+    starts[2] = True
+    config = MaskConfig(ratio=0.1, unit=unit, span=1.0)
+    rows = (ids, starts, np.arange(3, dtype=np.uint64))
+    assert chosen(mask(rows, config), ids.shape).sum(axis=1).tolist() == [6, 6, 6]
+    alone = mask((ids[:1], starts[:1], np.zeros(1, np.uint64)), config)
+    assert np.array_equal(alone.input_ids, mask(rows, config).input_ids[:1])

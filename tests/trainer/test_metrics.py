@@ -77,3 +77,22 @@ def test_nothing_is_claimed_of_a_processor_that_nobody_knows() -> None:
     assert peak_tflops(cpu, 0.0) is None and peak_tflops(cpu, 0.2) == 0.2
     assert Energy(cpu).joules() is None
     assert memory(cpu) > 10e6
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 835),
+        ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA L4", 121), ("NVIDIA L40S", 362), ("NVIDIA L40", None),
+        ("NVIDIA GH200 480GB", 989), ("NVIDIA A10", None),
+    ],
+)  # fmt: skip
+def test_the_peak_is_that_of_the_very_device(name: str, peak: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_tflops(torch.device("cuda"), 0.0) == peak
+
+
+def test_lines_that_are_not_json_are_named_with_their_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\nnothing\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl holds something else than lines of JSON"):
+        read(tmp_path / "metrics.jsonl")

@@ -14,6 +14,11 @@ def test_learning_rate_by_hand() -> None:
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, *tail])
 
 
+def test_a_warmup_of_seven_hundredths_of_a_hundred_steps_takes_seven() -> None:
+    config = OptimConfig(lr=1.0, warmup=0.07, decay=0)  # 0.07 · 100 is 7.000000000000001
+    assert [learning_rate(config, step, 100) for step in (5, 6, 7)] == [6 / 7, 1.0, 1.0]
+
+
 def test_without_warmup_and_decay_the_rate_is_constant() -> None:
     config = OptimConfig(lr=0.1, warmup=0, decay=0)
     assert {learning_rate(config, step, 5) for step in range(5)} == {0.1}
@@ -152,7 +157,7 @@ def test_every_optimizer_lowers_a_loss(name: str) -> None:
     assert losses[-1] < losses[0] * 0.999 and losses == sorted(losses, reverse=True)
 
 
-@pytest.mark.parametrize("wrong", [{"name": "adam"}, {"schedule": "step"}, {"lr": 0.0}, {"clip": -1.0}])
+@pytest.mark.parametrize("wrong", [{"name": "adam"}, {"schedule": "step"}, {"lr": 0.0}, {"clip": -1.0}, {"trust": 0.0}])
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="optim"):
         OptimConfig(**wrong)  # type: ignore[arg-type]

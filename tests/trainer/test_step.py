@@ -12,7 +12,7 @@ from trainer.config import Config, load
 from trainer.data import PackedDataset
 from trainer.model import Architecture, MaskedLM, ModelConfig
 from trainer.optim import OptimConfig
-from trainer.step import MicroBatch, Objective, Stepper, tree_sum
+from trainer.step import MicroBatch, Objective, Stepper, half, tree_sum
 from trainer.train import micro_batches
 from trainer.world import World
 
@@ -203,3 +203,12 @@ def test_a_step_is_one_graph_for_the_compiler(model: MaskedLM, packed: Path, mon
         a, b = take(of_step(dataset, step)), other(of_step(dataset, step))
         assert a.loss == pytest.approx(b.loss, rel=1e-5) and a.norm == pytest.approx(b.norm, rel=1e-4)
     assert len(graphs) == 1  # no recompilation: all micro-batches have one shape
+
+
+def test_bfloat16_is_taken_by_itself_only_where_a_device_has_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch counts emulation, which is slower than float32, as support
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [half(name, cuda) for name in ("auto", "float32", "bf16")] == [False, False, True]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert [half("auto", device) for device in (cuda, cpu)] == [True, False]

@@ -23,7 +23,7 @@ from schemas.losses import LOSSES
 from trainer import checkpoint, evaluate
 from trainer.config import Config, load
 from trainer.metrics import Metrics, read
-from trainer.train import Paths, _work, main
+from trainer.train import Job, Paths, _work, main
 from trainer.world import STOPPED, _child, _start_method
 
 from .runs import arguments as run_arguments
@@ -106,6 +106,10 @@ def test_resuming_a_finished_run_reports_it_again_and_fewer_steps_are_refused(
     shutil.copytree(uninterrupted, run)
     assert main([*arguments(packed, run), "--resume"]) == 0
     assert digest(run) == digest(uninterrupted)
+    for name in ("train.json", "loss.csv", "metrics.jsonl"):  # the numbers of the steps that were taken stay
+        assert (run / name).read_bytes() == (uninterrupted / name).read_bytes()
+    (run / "train.json").unlink()
+    assert main([*arguments(packed, run), "--resume"]) == 0
     before, after = (json.loads((each / "train.json").read_text())["validation"] for each in (uninterrupted, run))
     assert before == after
     assert "has taken 12 steps already" in refused(capsys, [*arguments(packed, run, run__steps=5), "--resume"])
@@ -215,6 +219,15 @@ def test_the_fast_modes_learn_what_the_elastic_one_does_to_rounding(
     ours, other = (checkpoint.load_model(checkpoint.find(run))[0] for run in (uninterrupted, tmp_path / "run"))
     for name, tensor in other.state_dict().items():
         torch.testing.assert_close(tensor, ours.state_dict()[name], atol=2e-3, rtol=0)
+
+
+def test_shards_take_steps_of_sgd_for_which_torch_has_no_fused_kernel(packed: Path, tmp_path: Path) -> None:
+    options = {"run__steps": 2, "optim__name": "sgd", "run__save_every": 0}
+    for mode in ("fsdp", "ddp"):
+        assert main(arguments(packed, tmp_path / mode, run__processes=2, run__mode=mode, **options)) == 0
+    ours, other = (checkpoint.load_model(checkpoint.find(tmp_path / mode))[0] for mode in ("fsdp", "ddp"))
+    for name, tensor in other.state_dict().items():
+        torch.testing.assert_close(tensor, ours.state_dict()[name], atol=1e-5, rtol=0)
 
 
 def test_a_run_goes_on_in_another_mode(packed: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -362,3 +375,49 @@ def test_a_loss_that_explodes_stops_the_run_with_advice(
     given = arguments(packed, tmp_path / "run", optim__lr=1e30, optim__warmup=0, optim__clip=1e30)
     message = refused(capsys, given)
     assert "no weight was changed. Lower optim.lr (here 1e+30) or optim.clip, and go on with --resume" in message
+
+
+def test_an_evaluation_that_a_stop_left_out_is_made_up_for(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"run__eval_every": 4, "run__keep": 1, "run__save_every": 0, "optim__lr": 0.01}
+    assert main(arguments(packed, tmp_path / "whole", **options)) == 0
+    for stop in (3, 11):  # the fourth step and the last one carry the wish
+        with monkeypatch.context() as patch:
+            plain = Metrics.progress
+
+            def tell(self: Metrics, step: int, *rest: float, at: int = stop, plain: Any = plain) -> None:
+                plain(self, step, *rest)
+                if step == at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            patch.setattr(Metrics, "progress", tell)
+            assert main([*arguments(packed, tmp_path / "run", **options), "--resume"]) == STOPPED
+    assert main([*arguments(packed, tmp_path / "run", **options), "--resume"]) == 0
+    found = [
+        [line for line in read(tmp_path / run / "metrics.jsonl") if line["kind"] == "validation"]
+        for run in ("whole", "run")
+    ]
+    assert found[0] == found[1] and [line["step"] for line in found[0]] == [4, 8, 12]
+    states = [checkpoint.read_state(checkpoint.find(tmp_path / run / "best")) for run in ("whole", "run")]
+    assert states[0] == states[1]
+    names = [sorted(each.name for each in (tmp_path / run / "checkpoints").iterdir()) for run in ("whole", "run")]
+    assert names[0] == names[1]
+
+
+def test_an_evaluation_that_is_no_number_ends_the_run_before_anything_is_saved(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Job, "measure", lambda self: {"loss": float("nan")})
+    message = refused(capsys, arguments(packed, tmp_path / "run", run__eval_every=4))
+    assert "step 4: the validation loss is nan, so nothing was saved. Lower optim.lr" in message
+    assert checkpoint.latest(tmp_path / "run/checkpoints") is None
+
+
+def test_what_cannot_be_written_in_the_end_is_refused_before_the_first_step(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = [*arguments(packed, tmp_path / "run"), "--metrics", str(tmp_path / "file")]
+    assert str(tmp_path / "file") in refused(capsys, given)
+    assert not (tmp_path / "run").exists()
