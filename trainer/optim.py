@@ -127,10 +127,8 @@ def build(model: nn.Module, config: OptimConfig, layer_decay: float = 1.0) -> li
     if config.name == "adamw":
         return [adamw(parts)]
     if config.name == "sgd":
-        sharded = any(
-            isinstance(parameter, DTensor) for parameter in model.parameters()
-        )  # for which torch has no kernel
-        return [torch.optim.SGD(parts, config.lr, config.momentum, fused=not sharded)]
+        sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        return [torch.optim.SGD(parts, config.lr, config.momentum, fused=not sharded)]  # of shards torch has no kernel
     if config.name == "lars":
         return [Lars(parts, config.lr, config.momentum, config.trust)]
     return [Lamb(parts, config.lr, (config.beta1, config.beta2), config.eps)]
