@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.packed import MASK_ID, PAD_ID, SPECIAL_TOKENS
 from trainer import checkpoint, classify, config, optim
@@ -37,7 +37,7 @@ from trainer.classify import Example, Fields, TableError
 from trainer.cli import guarded
 from trainer.export import export, load_classifier
 from trainer.masking import ORDINARY, draws
-from trainer.model import Architecture, Classifier
+from trainer.model import Architecture, Classifier, MaskedLM
 from trainer.optim import OptimConfig
 from trainer.order import shuffled
 from trainer.step import half
@@ -63,14 +63,15 @@ class FineTuneConfig:
     epochs: at most. monitor: the number on the validation table that says which epoch is the best and is kept,
     'macro_f1', or 'log_loss', which varies less where the table is small. patience: epochs without a better one after
     which training stops, 0: never. batch: texts of an optimizer step. seed: of order, masks, the held-out share and
-    weights from scratch. validation: share of the training table to hold out, by a hash of the
-    text, where no --validation is given. max_length: tokens of a text, specials included, after which it is cut (of a
-    pair the longer text first); by default the model's longest row. layer_decay: rate of each layer over that of the
-    layer above it. mask: share of a training text's tokens that is hidden, anew in each epoch, so that no few words
-    decide. smoothing: share of a label's probability that goes to all classes (Szegedy et al. 2016). balanced: weigh
-    classes by the inverse of their frequency. precision: 'auto' (bfloat16 on CUDA devices that have it, else float32),
-    'float32' or 'bf16'. threads: 0: all cores; the weights' last bits depend on their number. min_group: texts that a
-    group needs to count in a gap.
+    weights from scratch. validation: share of the training table to hold out, by a hash of the text, where no
+    --validation is given. max_length: tokens of a text, specials included, after which it is cut (of a pair the longer
+    text first); by default the model's longest row. layer_decay: rate of each layer over that of the layer above it.
+    mask: share of a training text's tokens that is hidden, anew in each epoch, so that no few words decide. guess:
+    weight of the mean loss of guessing the hidden tokens, as in pre-training, beside the mean loss of the labels: so
+    the encoder learns the language of the table, too; 0: no guessing. smoothing: share of a label's probability that
+    goes to all classes (Szegedy et al. 2016). balanced: weigh classes by the inverse of their frequency. precision:
+    'auto' (bfloat16 on CUDA devices that have it, else float32), 'float32' or 'bf16'. threads: 0: all cores; the
+    weights' last bits depend on their number. min_group: texts that a group needs to count in a gap.
     """
 
     epochs: int = 6
@@ -82,6 +83,7 @@ class FineTuneConfig:
     max_length: int | None = None
     layer_decay: float = 1.0
     mask: float = 0.3
+    guess: float = 0.3
     smoothing: float = 0.0
     balanced: bool = False
     precision: str = "auto"
@@ -96,8 +98,10 @@ class FineTuneConfig:
             raise ValueError("epochs and batch must be at least 1, max_length 3, patience and threads 0")
         if not (0 < self.validation < 1 and 0 <= self.mask < 1 and 0 <= self.smoothing < 1):
             raise ValueError("validation, mask and smoothing are shares below 1")
-        if not (0 < self.layer_decay <= 1 and 0 <= self.seed < 2**63):
-            raise ValueError("layer_decay must be above 0 and at most 1, seed at least 0 and below 2⁶³")
+        if not (0 < self.layer_decay <= 1 and 0 <= self.seed < 2**63 and self.guess >= 0):
+            raise ValueError(
+                "layer_decay must be above 0 and at most 1, seed at least 0 and below 2⁶³, guess at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -199,16 +203,44 @@ def predict(model: Classifier, texts: Texts, options: FineTuneConfig) -> np.ndar
     return found
 
 
-def fit(model: Classifier, train: Texts, validation: Texts, labels: Sequence[str],
-        options: FineTuneConfig) -> list[dict[str, Any]]:  # fmt: skip
+class Learner(nn.Module):
+    """What is trained: the classifier and, for the tokens that are hidden from it, the model that it comes from."""
+
+    def __init__(self, classifier: Classifier, pretrained: MaskedLM | None) -> None:
+        super().__init__()
+        self.model = classifier.model  # the first, for optim.build; the others share it
+        self.classifier, self.pretrained = classifier, pretrained
+
+    def forward(self, texts: list[np.ndarray], hidden: list[np.ndarray], labels: Tensor, weights: Tensor | None,
+                options: FineTuneConfig) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Summed loss of the labels (int64 [n]) of texts that the model sees as `hidden`; mean loss of the guesses."""
+        device, guesses = labels.device, torch.zeros((), device=labels.device)
+        halved = half(options.precision, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            ids, segments, places = pack(hidden, device, dense=not halved)
+            states = self.model(ids, segments).flatten(0, 1)
+            found = self.classifier.logits(states, segments, places).float()
+            if self.pretrained is not None:
+                tokens = pack(texts, device, dense=False)[0].flatten()
+                slots = (ids.flatten() != tokens).nonzero()[:, 0]
+                if len(slots):
+                    guesses = F.cross_entropy(self.pretrained.logits(states[slots]).float(), tokens[slots])
+        loss = F.cross_entropy(found, labels, weights, reduction="sum", label_smoothing=options.smoothing)
+        return loss, guesses
+
+
+def fit(model: Classifier, train: Texts, validation: Texts, labels: Sequence[str], options: FineTuneConfig,
+        pretrained: MaskedLM | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """Train, leave the best epoch's weights in the model, and return each epoch's numbers.
 
-    FloatingPointError, before any weight changes, where the loss or the gradient is not finite.
+    pretrained: what guesses hidden tokens; shares the model's encoder. FloatingPointError, before any weight changes,
+    where the loss or the gradient is not finite.
     """
     size, device = len(train.labels), model.classifier.weight.device
     counts = np.bincount(train.labels, minlength=len(labels))
     weights = torch.from_numpy(size / (len(labels) * counts)).float().to(device) if options.balanced else None
-    optimizers = optim.build(model, options.optim, options.layer_decay)
+    learner = Learner(model, pretrained if options.guess and options.mask else None)
+    optimizers = optim.build(learner, options.optim, options.layer_decay)
     starts = range(0, size, options.batch)
     history: list[dict[str, Any]] = []
     best: dict[str, Tensor] = {}
@@ -217,13 +249,10 @@ def fit(model: Classifier, train: Texts, validation: Texts, labels: Sequence[str
         order = shuffled(np.arange(size), size, options.seed, epoch)
         for number, start in enumerate(starts, epoch * len(starts)):
             rows = order[start : start + options.batch]
-            texts = hide([train.tokens[row] for row in rows], rows, epoch, options)
-            target = torch.from_numpy(train.labels[rows]).to(device)
-            loss = F.cross_entropy(
-                logits(model, texts, options), target, weights, reduction="sum", label_smoothing=options.smoothing
-            )
-            (loss / len(rows)).backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.optim.clip or float("inf"))
+            texts, target = [train.tokens[row] for row in rows], torch.from_numpy(train.labels[rows]).to(device)
+            loss, guesses = learner(texts, hide(texts, rows, epoch, options), target, weights, options)
+            (loss / len(rows) + options.guess * guesses).backward()
+            norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), options.optim.clip or float("inf"))
             total += float(loss.detach())
             if not np.isfinite(total + float(norm)):
                 raise FloatingPointError(f"step {number + 1}: loss or gradient is not finite: lower optim.lr")
@@ -287,7 +316,7 @@ def say(text: str) -> None:
 def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> None:
     """Do what the command line asks for, and write everything to a folder."""
     device = connect(options.threads).device
-    fields = Fields(given.text, given.pair, given.label, tuple(given.group))
+    fields, base = Fields(given.text, given.pair, given.label, tuple(given.group)), None
     tables = {name: classify.read(getattr(given, name), fields)
               for name in ("train", "validation", "test") if getattr(given, name)}  # fmt: skip
     if given.evaluate:
@@ -302,7 +331,7 @@ def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> Non
         if given.from_scratch:
             base.initialise(options.seed)
         tokenizer = load_tokenizer(given.tokenizer, base.arch, options.max_length)
-        model = Classifier.of(base, len(labels))
+        model = Classifier.of(base.to(device), len(labels))
     last = "test" if given.test else "validation"
     if absent := set(given.group) - {name for each in tables[last] for name in each.groups}:
         raise TableError(f"{getattr(given, last) or given.train}: no record has a field {min(absent)!r} to report by")
@@ -310,7 +339,7 @@ def run(given: argparse.Namespace, options: FineTuneConfig, folder: Path) -> Non
     texts = {name: Texts.of(name, table, labels, tokenizer) for name, table in tables.items()}
     facts: dict[str, Any] = {"table": last}
     if not given.evaluate:
-        facts["training"] = fit(model, texts["train"], texts["validation"], labels, options)
+        facts["training"] = fit(model, texts["train"], texts["validation"], labels, options, base)
         export(model, given.tokenizer, folder / "model", labels, options.max_length)
     report(folder, facts, model, texts[last], labels, options)
 

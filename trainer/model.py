@@ -6,6 +6,7 @@ state dict has the names of `transformers` 4.48 and later, without the tied `dec
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -243,16 +244,19 @@ class Classifier(nn.Module):
 
     @staticmethod
     def of(pretrained: MaskedLM, classes: int) -> Classifier:
-        """Take over the encoder and the head, not copied, below a linear layer of zeros: every class as likely."""
+        """Share the encoder and copy the head, below a linear layer of zeros: every class is as likely."""
         model = Classifier(pretrained.arch, classes)
-        model.model, model.head = pretrained.model, pretrained.head
+        model.model, model.head = pretrained.model, copy.deepcopy(pretrained.head)
         nn.init.zeros_(model.classifier.weight)
         nn.init.zeros_(model.classifier.bias)
         return model
 
     def forward(self, input_ids: Tensor, segments: Segments, texts: Tensor) -> Tensor:
         """Logits, float [n, classes], of the segments that `texts` numbers (int64 [n]; padding is a segment too)."""
-        hidden = self.model(input_ids, segments).flatten(0, 1)
+        return self.logits(self.model(input_ids, segments).flatten(0, 1), segments, texts)
+
+    def logits(self, hidden: Tensor, segments: Segments, texts: Tensor) -> Tensor:
+        """The same from hidden states [slots, hidden]."""
         # a sum over each segment in a fixed order, unlike index_add, which adds in varying order on CUDA
         starts = segments.cu_seqlens
         sums = torch.segment_reduce(hidden, "sum", offsets=starts.long(), initial=0)

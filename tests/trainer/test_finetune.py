@@ -17,7 +17,19 @@ from trainer.attention import Segments
 from trainer.classify import Example, Fields, read
 from trainer.config import load
 from trainer.export import load_classifier
-from trainer.finetune import SECTION, FineTuneConfig, Texts, fit, hide, hold_out, load_tokenizer, logits, main, pack
+from trainer.finetune import (
+    SECTION,
+    FineTuneConfig,
+    Learner,
+    Texts,
+    fit,
+    hide,
+    hold_out,
+    load_tokenizer,
+    logits,
+    main,
+    pack,
+)
 from trainer.model import Architecture, Classifier, MaskedLM, ModelConfig
 
 WORDS = [*"abcdefghij", *"天地玄黄宇宙洪荒"]
@@ -253,6 +265,41 @@ def test_the_epoch_of_the_least_log_loss_can_be_kept(tokenizer: Path, monkeypatc
     monkeypatch.setattr("trainer.classify.score", fake)
     fit(model, texts, texts, ["0", "1"], FineTuneConfig(epochs=3, monitor="log_loss"))
     assert torch.equal(model.classifier.weight, seen[1])
+
+
+def test_hidden_tokens_are_guessed_from_the_states_that_the_labels_are_told_from() -> None:
+    base = MaskedLM(ARCH)
+    base.initialise(0)
+    model, options = Classifier.of(base, 2), FineTuneConfig(smoothing=0.1)
+    torch.nn.init.normal_(model.classifier.weight)
+    texts = [np.array([CLS_ID, 7, 6, 8, SEP_ID]), np.array([CLS_ID, 9, SEP_ID]), np.array([CLS_ID, 6, 7, SEP_ID])]
+    seen = [np.array([CLS_ID, 7, MASK_ID, MASK_ID, SEP_ID]), texts[1], np.array([CLS_ID, MASK_ID, 7, SEP_ID])]
+    labels = torch.tensor([1, 0, 1])
+    loss, guesses = Learner(model, base)(texts, seen, labels, None, options)
+    sums, nats = torch.zeros(()), []
+    for text, shown, label in zip(texts, seen, labels, strict=True):
+        ids, segments, place = pack([shown], torch.device("cpu"))
+        sums += torch.nn.functional.cross_entropy(model(ids, segments, place), label[None], label_smoothing=0.1)
+        found = base(ids, segments)[: len(text)]
+        nats += [-found[slot].log_softmax(0)[text[slot]] for slot in np.flatnonzero(shown == MASK_ID)]
+    torch.testing.assert_close(loss, sums, atol=1e-5, rtol=0)
+    torch.testing.assert_close(guesses, torch.stack(nats).mean(), atol=1e-5, rtol=0)
+    assert float(Learner(model, base)(texts, texts, labels, None, options)[1]) == 0  # nothing is hidden
+
+
+def test_guessing_teaches_the_model_and_its_weight_0_leaves_what_guesses_alone(tokenizer: Path) -> None:
+    examples = [example("a b" if number % 2 else "天 地", str(number % 2), number) for number in range(8)]
+    texts = Texts.of("train", examples, ["0", "1"], load_tokenizer(tokenizer, ARCH, None))
+    biases = {}
+    for guess in (0.0, 1.0):
+        base = MaskedLM(ARCH)
+        base.initialise(0)
+        fit(Classifier.of(base, 2), texts, texts, ["0", "1"], FineTuneConfig(epochs=6, patience=0, guess=guess), base)
+        biases[guess] = base.decoder.bias.detach()
+    assert not biases[0.0].any()
+    words = torch.tensor(sorted({int(each) for ids in texts.tokens for each in ids if each >= len(SPECIAL_TOKENS)}))
+    others = torch.tensor(sorted(set(range(ARCH.vocab_size)) - set(words.tolist())))
+    assert biases[1.0][words].mean() > 1e-3 > 0 > biases[1.0][others].max()
 
 
 def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(tokenizer: Path) -> None:
