@@ -281,7 +281,7 @@ def hold_out(examples: list[Example], options: FineTuneConfig) -> tuple[list[Exa
     """Split examples in two by a hash of their text, so that equal texts stay on one side."""
 
     def held(example: Example) -> bool:
-        digest = hashlib.blake2b(f"{options.seed} {example.text}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{options.seed} {example.text}".encode(), digest_size=8, person=b"held out").digest()
         return int.from_bytes(digest, "little") < options.validation * 2**64
 
     train, validation = ([each for each in examples if held(each) is side] for side in (False, True))

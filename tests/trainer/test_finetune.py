@@ -267,6 +267,15 @@ def test_the_epoch_of_the_least_log_loss_can_be_kept(tokenizer: Path, monkeypatc
     assert torch.equal(model.classifier.weight, seen[1])
 
 
+def test_a_table_that_a_hash_of_texts_has_cut_out_can_be_cut_again() -> None:
+    def share(text: str) -> float:
+        return int.from_bytes(hashlib.blake2b(f"0 {text}".encode(), digest_size=8).digest(), "little") / 2**64
+
+    texts = [str(number) for number in range(500) if share(str(number)) >= 0.2]  # as benchmarks/finetune.py does
+    held = hold_out([example(text, str(number % 2), number) for number, text in enumerate(texts)], FineTuneConfig())[1]
+    assert 20 < len(held) < 65
+
+
 def test_hidden_tokens_are_guessed_from_the_states_that_the_labels_are_told_from() -> None:
     base = MaskedLM(ARCH)
     base.initialise(0)
