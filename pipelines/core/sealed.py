@@ -66,13 +66,43 @@ def _is_refused(kind: pa.DataType) -> bool:
 
 
 def canonical(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Copy a batch so that equal values have equal bytes.
+    """Make a batch of equal values that always has equal bytes; what is not null is referred to, not copied.
 
     Arrow pads a slice with what stands behind it in its parent's buffers, and leaves whatever it likes in the slots of
     nulls. Both would make the bytes depend on how rows were batched before, and carry values of other rows along.
     """
-    every = pa.array(np.arange(len(batch)))
-    return pa.RecordBatch.from_arrays([column.take(every) for column in batch.columns], schema=batch.schema)
+    return pa.RecordBatch.from_arrays([_canonical(column) for column in batch.columns], schema=batch.schema)
+
+
+def _canonical(column: pa.Array) -> pa.Array:
+    kind, types = column.type, pa.types
+    if not len(column) or column.null_count or isinstance(column, pa.ExtensionArray) or types.is_boolean(kind):
+        return column.take(pa.array(np.arange(len(column))))
+    if types.is_primitive(kind) or types.is_fixed_size_binary(kind):
+        width = kind.bit_width // 8
+        values = column.buffers()[1].slice(column.offset * width, len(column) * width)
+        return pa.Array.from_buffers(kind, len(column), [None, values])
+    if types.is_string(kind) or types.is_binary(kind):
+        offsets, first, last = _offsets(column)
+        data = column.buffers()[2]
+        held = pa.py_buffer(b"") if data is None else data.slice(first, last - first)
+        return pa.Array.from_buffers(kind, len(column), [None, offsets, held])
+    if types.is_list(kind):
+        offsets, first, last = _offsets(column)
+        values = _canonical(column.values.slice(first, last - first))
+        return pa.Array.from_buffers(kind, len(column), [None, offsets], children=[values])
+    if types.is_fixed_size_list(kind) and kind.list_size:
+        return pa.FixedSizeListArray.from_arrays(_canonical(column.flatten()), type=kind)
+    if types.is_struct(kind) and kind.num_fields:
+        return pa.StructArray.from_arrays([_canonical(one) for one in column.flatten()], fields=list(kind))
+    return column.take(pa.array(np.arange(len(column))))
+
+
+def _offsets(column: pa.Array) -> tuple[pa.Buffer, int, int]:
+    """The offsets of a column's own rows, from 0 on, and where its values begin and end in the parent's."""
+    offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    first = offsets[0]
+    return pa.py_buffer(offsets - first if first else offsets), int(first), int(offsets[-1])
 
 
 class SealedStream:

@@ -91,6 +91,23 @@ def test_equal_rows_have_equal_bytes_wherever_they_were_cut_from(case: tuple[pa.
         assert sealed(batch.schema, [part]) == sealed(batch.schema, [fresh])
 
 
+@given(batches())
+def test_bytes_are_those_of_a_copy_of_every_row_as_earlier_versions_wrote(
+    case: tuple[pa.RecordBatch, list[int]],
+) -> None:
+    batch, borders = case
+    for part in slices(batch, borders):
+        every = pa.array(np.arange(len(part)))
+        copied = pa.RecordBatch.from_arrays([column.take(every) for column in part.columns], schema=part.schema)
+        assert canonical(part).serialize() == copied.serialize()
+
+
+def test_values_without_nulls_are_not_copied() -> None:
+    column = pa.array(range(100), pa.int64())
+    batch = pa.RecordBatch.from_arrays([column.slice(10, 20)], names=["n"])
+    assert canonical(batch).column(0).buffers()[1].address == column.buffers()[1].address + 80
+
+
 def test_a_slice_does_not_carry_its_neighbours_values_along() -> None:
     batch = pa.RecordBatch.from_pydict({"id": pa.array([b"A" * 16, b"SECRET__SECRET__"], pa.binary(16))})
     assert b"SECRET" not in sealed(batch.schema, [batch.slice(0, 1)])
