@@ -3,6 +3,8 @@
     python run_imagededup.py FOLDER PAIRS.json [--cores 2] [--distance 10]
 
 Its default is a distance of at most 10 of 64 bits. Pairs are [file, file], paths relative to the folder.
+imagededup fetches weights of MobileNet when it is imported, which PHash does not use: where there is no network, put a
+file of that name, of any weights, into torch's cache before.
 """
 
 from __future__ import annotations
