@@ -180,7 +180,6 @@ class PackedDataset:
         """Map the shards of `table`; SchemaError where a directory, a manifest or a shard is amiss."""
         several = [directories] if isinstance(directories, (str, Path)) else directories
         self.directories, self.table = [Path(each) for each in several], table
-        self.names = ", ".join(map(str, several))
         self.manifests = [read_manifest(each) for each in self.directories]
         #: sha256 of the tokenizer's model; None in rows of an older `pack`, which does not say it
         self.tokenizer: str | None = self.manifests[0].facts.get("tokenizer")
@@ -208,6 +207,10 @@ class PackedDataset:
         self.most_segments = 1 + max((pc.max(each).as_py() for each in lens), default=0)
         if not len(self):
             raise SchemaError(f"{several[0]}: table {table!r} holds no rows")
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(map(str, self.directories))
 
     def _pairs(self) -> Iterator[tuple[Path, Manifest]]:
         return zip(self.directories, self.manifests, strict=True)
@@ -254,7 +257,7 @@ class PackedDataset:
             counts[places] = edges[:, 1] - edges[:, 0]
             found.append((shard, batch, edges[:, 0], places))
         if ids.max() >= self.vocab_size:
-            raise SchemaError(f"{self.names}: token id {ids.max()} in {self.table!r} of {self.vocab_size:,} ids")
+            raise SchemaError(f"{self._where}: token id {ids.max()} in {self.table!r} of {self.vocab_size:,} ids")
         # every row gets a place more, for its padding, which is dropped again where there is none
         ends = np.cumsum(counts + 1)
         lens, codes = np.zeros(ends[-1], np.int64), np.full(ends[-1], ALONE, np.int8)
@@ -268,7 +271,7 @@ class PackedDataset:
         rest = length - np.add.reduceat(lens, ends - counts - 1)
         if rest.min() < 0:
             bad = row_ids[rest.argmin()]
-            raise SchemaError(f"{self.names}: seq_lens of row {bad} in {self.table!r} exceed {length}")
+            raise SchemaError(f"{self._where}: seq_lens of row {bad} in {self.table!r} exceed {length}")
         lens[ends - 1] = rest
         padding = np.zeros(len(lens), bool)
         padding[ends - 1] = True

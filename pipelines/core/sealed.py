@@ -75,27 +75,30 @@ def canonical(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _canonical(column: pa.Array) -> pa.Array:
-    kind, types = column.type, pa.types
-    if not len(column) or column.null_count or isinstance(column, pa.ExtensionArray) or types.is_boolean(kind):
-        return column.take(pa.array(np.arange(len(column))))
-    if types.is_primitive(kind) or types.is_fixed_size_binary(kind):
+    referred = _referred(column) if len(column) and not column.null_count else None
+    return column.take(pa.array(np.arange(len(column)))) if referred is None else referred
+
+
+def _referred(column: pa.Array) -> pa.Array | None:
+    """The values of a column without nulls, in buffers that hold nothing else; None for types that are to be copied."""
+    kind, rows, types = column.type, len(column), pa.types
+    if types.is_fixed_size_binary(kind) or (types.is_primitive(kind) and not types.is_boolean(kind)):
         width = kind.bit_width // 8
-        values = column.buffers()[1].slice(column.offset * width, len(column) * width)
-        return pa.Array.from_buffers(kind, len(column), [None, values])
+        values = column.buffers()[1].slice(column.offset * width, rows * width)
+        return pa.Array.from_buffers(kind, rows, [None, values])
     if types.is_string(kind) or types.is_binary(kind):
         offsets, first, last = _offsets(column)
-        data = column.buffers()[2]
-        held = pa.py_buffer(b"") if data is None else data.slice(first, last - first)
-        return pa.Array.from_buffers(kind, len(column), [None, offsets, held])
+        data = column.buffers()[2] or pa.py_buffer(b"")
+        return pa.Array.from_buffers(kind, rows, [None, offsets, data.slice(first, last - first)])
     if types.is_list(kind):
         offsets, first, last = _offsets(column)
         values = _canonical(column.values.slice(first, last - first))
-        return pa.Array.from_buffers(kind, len(column), [None, offsets], children=[values])
+        return pa.Array.from_buffers(kind, rows, [None, offsets], children=[values])
     if types.is_fixed_size_list(kind) and kind.list_size:
         return pa.FixedSizeListArray.from_arrays(_canonical(column.flatten()), type=kind)
     if types.is_struct(kind) and kind.num_fields:
         return pa.StructArray.from_arrays([_canonical(one) for one in column.flatten()], fields=list(kind))
-    return column.take(pa.array(np.arange(len(column))))
+    return None
 
 
 def _offsets(column: pa.Array) -> tuple[pa.Buffer, int, int]:
